@@ -1,0 +1,103 @@
+"""One process or many: every function here does the obvious thing when there is only one."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+TIMEOUT = datetime.timedelta(minutes=30)
+
+
+def launched_by_torchrun() -> bool:
+    """Tell whether `torch.distributed.run` started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def is_active() -> bool:
+    """Tell whether a process group is up."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Return this process's number, 0 when alone."""
+    return dist.get_rank() if is_active() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes, 1 when alone."""
+    return dist.get_world_size() if is_active() else 1
+
+
+def local_rank() -> int:
+    """Return this process's number on its machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def is_main() -> bool:
+    """Tell whether this process writes files and speaks."""
+    return rank() == 0
+
+
+def start(device_type: str) -> None:
+    """Join the other processes, if `torch.distributed.run` started several: NCCL on GPUs, else gloo."""
+    if not launched_by_torchrun() or is_active():
+        return
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT)
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if is_active():
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if is_active():
+        dist.barrier()
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Return the sum of everybody's `tensor`."""
+    if not is_active():
+        return tensor
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total
+
+
+def gather_objects(item: Any) -> list[Any]:
+    """Return everybody's `item`, in order of rank, to everybody."""
+    if not is_active():
+        return [item]
+    items: list[Any] = [None] * world_size()
+    dist.all_gather_object(items, item)
+    return items
+
+
+def broadcast_object(item: Any) -> Any:
+    """Return rank 0's `item`."""
+    if not is_active():
+        return item
+    items = [item]
+    dist.broadcast_object_list(items, src=0)
+    return items[0]
+
+
+def pick_device(wanted: str) -> torch.device:
+    """Return the device to run on: "auto" takes the GPU of this rank if there is one.
+
+    Raises:
+        ValueError: not a device that torch knows.
+    """
+    if wanted in ("auto", "cuda"):
+        return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        return torch.device(wanted)
+    except RuntimeError as error:
+        raise ValueError(f"run.device: {wanted!r} is no device; choose auto, cpu, cuda or mps.") from error

@@ -1,0 +1,90 @@
+"""Parameter groups, and learning-rate schedules as pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from lavis_lite.common.registry import registry, suggest
+
+
+@dataclass(frozen=True)
+class SchedulePlan:
+    """What a schedule may know. Steps are optimizer steps."""
+
+    init_lr: float
+    min_lr: float
+    warmup_lr: float
+    warmup_steps: int
+    decay_rate: float
+    steps_per_epoch: int
+    total_steps: int
+
+
+Schedule = Callable[[int, SchedulePlan], float]
+
+
+def _warmup(step: int, plan: SchedulePlan) -> float | None:
+    """Return the rate of a linear warm-up from `warmup_lr` to `init_lr`, or None when it is over."""
+    if step >= plan.warmup_steps:
+        return None
+    return plan.warmup_lr + (plan.init_lr - plan.warmup_lr) * step / plan.warmup_steps
+
+
+@registry.register_lr_scheduler("linear_warmup_cosine_lr")
+def linear_warmup_cosine_lr(step: int, plan: SchedulePlan) -> float:
+    """Warm up, then follow half a cosine down to `min_lr` at the last step."""
+    warmup = _warmup(step, plan)
+    if warmup is not None:
+        return warmup
+    progress = (step - plan.warmup_steps) / max(1, plan.total_steps - plan.warmup_steps)
+    return plan.min_lr + (plan.init_lr - plan.min_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+@registry.register_lr_scheduler("linear_warmup_step_lr")
+def linear_warmup_step_lr(step: int, plan: SchedulePlan) -> float:
+    """Warm up, then multiply by `decay_rate` after each epoch, never below `min_lr`."""
+    warmup = _warmup(step, plan)
+    if warmup is not None:
+        return warmup
+    return max(plan.min_lr, plan.init_lr * plan.decay_rate ** (step // plan.steps_per_epoch))
+
+
+@registry.register_lr_scheduler("constant_lr")
+def constant_lr(step: int, plan: SchedulePlan) -> float:
+    """Warm up, then stay at `init_lr`."""
+    warmup = _warmup(step, plan)
+    return plan.init_lr if warmup is None else warmup
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, lr_scale: Mapping[str, float]
+) -> list[dict[str, object]]:
+    """Return optimizer groups of the trainable parameters, by decay and by learning-rate factor.
+
+    Vectors and scalars (biases, norms, temperatures) do not decay.
+
+    Args:
+        lr_scale: part of the model -> factor on its learning rate; the longest matching part counts.
+
+    Raises:
+        ValueError: `lr_scale` names a part that the model does not have.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for part in lr_scale:
+        if not any(name == part or name.startswith(part + ".") for name, _ in model.named_parameters()):
+            parts = [name for name, _ in model.named_children()]
+            raise ValueError(f"run.lr_scale: the model has no part {part!r}.{suggest(part, parts)}")
+    groups: dict[tuple[float, float], dict[str, object]] = {}
+    for name, parameter in named:
+        matching = [part for part in lr_scale if name == part or name.startswith(part + ".")]
+        scale = lr_scale[max(matching, key=len)] if matching else 1.0
+        decay = weight_decay if parameter.ndim >= 2 and not name.endswith("bias") else 0.0
+        group = groups.setdefault((scale, decay), {"params": [], "weight_decay": decay, "lr_scale": scale})
+        group["params"].append(parameter)
+    if not groups:
+        raise ValueError("run.freeze leaves nothing to train; unfreeze a part of the model.")
+    return list(groups.values())

@@ -1,0 +1,124 @@
+"""What a run leaves behind, and where: one folder, the same names in every run."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lavis_lite.common.checkpoint import CheckpointStore
+from lavis_lite.common.registry import suggest
+from lavis_lite.common.schema import ConfigError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The output folder of a run.
+
+    ==================  =========================================================
+    ``config.yaml``     the resolved config
+    ``log.jsonl``       one JSON object a line: training, validation
+    ``tensorboard/``    the same as TensorBoard events
+    ``checkpoints/``    the newest few, and ``checkpoint_best.pth``
+    ``tokenizer/``      what the text model reads with
+    ``result/``         captions by split and epoch
+    ``evaluate.json``   metrics by split
+    ``report.html``     all of it to look at
+    ==================  =========================================================
+    """
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: str | Path) -> RunFolder | None:
+        """Return the run folder at `path`, or None if it is something else (a file, a URL)."""
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            return None
+        if not (folder / "config.yaml").is_file():
+            raise ConfigError(f"{folder}: is a folder but not that of a run: it has no config.yaml.")
+        return cls(folder)
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def evaluate_file(self) -> Path:
+        return self.path / "evaluate.json"
+
+    @property
+    def report_file(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "result"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def result_file(self, split: str, epoch: int | None = None) -> Path:
+        """Return where the captions of a split go."""
+        return self.results / (f"{split}.json" if epoch is None else f"{split}_epoch{epoch}.json")
+
+    def config(self) -> dict[str, Any]:
+        """Return the resolved config of the run."""
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=True)
+
+    def imports(self) -> list[str]:
+        """Return the user's own modules that the run used."""
+        return self.config().get("imports") or []
+
+    def model_config(self, expected_arch: str) -> dict[str, Any]:
+        """Return the sections ``model`` (arch and type taken out) and ``preprocess`` of the run.
+
+        Raises:
+            ConfigError: the run trained another model.
+        """
+        config = self.config()
+        model = dict(config["model"])
+        arch = model.pop("arch")
+        model.pop("model_type", None)
+        if arch != expected_arch:
+            raise ConfigError(
+                f"{self.path}: this run trained the model {arch!r}, not {expected_arch!r}."
+                f"{suggest(expected_arch, [arch])}"
+            )
+        if (self.path / "tokenizer").is_dir():
+            model["tokenizer"] = str(self.path / "tokenizer")
+        return {"model": model, "preprocess": config.get("preprocess") or {}}
+
+    def weights(self) -> Path:
+        """Return the best checkpoint, or the newest where none is best.
+
+        Raises:
+            ConfigError: the run saved none yet.
+        """
+        store = CheckpointStore(self.checkpoints)
+        if store.best.is_file():
+            return store.best
+        if store.steps():
+            return store.steps()[0]
+        raise ConfigError(f"{self.path}: this run has saved no checkpoint yet.")
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Write JSON so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    aside.replace(path)
