@@ -1,0 +1,135 @@
+"""What every model is: built from a `Config`, loaded strictly, told about each optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lavis_lite.common.checkpoint import load_strictly, load_weights
+from lavis_lite.common.config import model_defaults
+from lavis_lite.common.schema import parse
+
+
+class BaseModel(nn.Module):
+    """A model that a config can name.
+
+    A subclass declares its settings in a `Config` dataclass, takes it in its constructor, and
+    implements `forward(samples)`, which returns a mapping with "loss". `default_configs` maps its
+    model types to default yaml files.
+    """
+
+    default_configs: Mapping[str, str] = {}
+
+    @dataclass
+    class Config:
+        """Where weights come from.
+
+        `finetuned` is taken if `load_finetuned`, else `pretrained` if `load_pretrained`.
+        """
+
+        load_finetuned: bool = True
+        finetuned: str | None = None
+        load_pretrained: bool = True
+        pretrained: str | None = None
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = config if config is not None else self.Config()
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> BaseModel:
+        """Build from a mapping of `Config` fields and load the weights it names.
+
+        Raises:
+            ConfigError: an unknown key or a value of the wrong type.
+        """
+        model = cls(parse(cls.Config, config, where="model"))
+        model.load_checkpoint_from_config()
+        return model
+
+    @classmethod
+    def from_pretrained(cls, model_type: str, **overrides: Any) -> BaseModel:
+        """Build the published model of this type."""
+        return cls.from_config({**model_defaults(cls, model_type)["model"], **overrides})
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+        return next(self.parameters()).device
+
+    def forward(self, samples: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a mapping with "loss", and "loss_weight" where that is not the batch size."""
+        raise NotImplementedError
+
+    def load_checkpoint_from_config(self) -> None:
+        """Load the finetuned or the pretrained weights, whichever the config asks for."""
+        if self.config.load_finetuned and self.config.finetuned:
+            self.load_checkpoint(self.config.finetuned)
+        elif self.config.load_pretrained and self.config.pretrained:
+            self.load_checkpoint(self.config.pretrained)
+
+    def load_checkpoint(self, url_or_filename: str | Path) -> None:
+        """Load a checkpoint: a file, a URL, or the folder of a run.
+
+        Raises:
+            CheckpointError: a key that the model needs is missing or mis-shaped; all are named.
+        """
+        checkpoint = load_weights(url_or_filename)
+        self.load_weights(checkpoint["model"], source=str(url_or_filename))
+        self.load_inference_settings(checkpoint.get("inference", {}))
+
+    def load_weights(self, state_dict: Mapping[str, torch.Tensor], source: str) -> None:
+        """Take `state_dict`, strictly; a subclass says here which differences it can bridge."""
+        load_strictly(self, state_dict, source)
+
+    def inference_settings(self) -> dict[str, Any]:
+        """Return what a checkpoint should remember about how to use this model; plain values only."""
+        return {}
+
+    def load_inference_settings(self, settings: Mapping[str, Any]) -> None:
+        """Take what `inference_settings` returned when the checkpoint was written."""
+
+    def after_step(self) -> None:
+        """Follow one optimizer step (momentum copies do); called once a step, also under accumulation."""
+
+    def save_pretrained_files(self, folder: Path) -> None:
+        """Write what is needed beside the weights to use a checkpoint elsewhere (a tokenizer, say)."""
+
+    def freeze_parts(self, names: Iterable[str], unfreeze_last_vision_layers: int = 0) -> None:
+        """Stop training of the parts called `names`, except the last N blocks of a vision transformer.
+
+        Raises:
+            ValueError: the model has no such part.
+        """
+        parts = dict(self.named_modules())
+        for name in names:
+            if name not in parts or not name:
+                known = ", ".join(child for child, _ in self.named_children())
+                raise ValueError(f"run.freeze: the model has no part {name!r}; its parts are {known}.")
+            parts[name].requires_grad_(False)
+        if unfreeze_last_vision_layers:
+            vision = self.visual_encoder
+            for part in (*vision.blocks[-unfreeze_last_vision_layers:], vision.norm):
+                part.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> BaseModel:
+        """Switch to training; parts with nothing to train stay deterministic."""
+        super().train(mode)
+        if mode:
+            for part in self.modules():
+                parameters = list(part.parameters())
+                if parameters and not any(parameter.requires_grad for parameter in parameters):
+                    part.eval()
+        return self
+
+    def show_n_params(self, return_str: bool = True) -> str | int:
+        """Return how many parameters there are, as "224.0M" or as a number."""
+        total = sum(parameter.numel() for parameter in self.parameters())
+        if not return_str:
+            return total
+        return f"{total / 1e6:.1f}M" if total >= 1e6 else f"{total / 1e3:.1f}K"

@@ -1,0 +1,171 @@
+"""What the BLIP models share: a vision transformer, a tokenizer, and how old weights fit new sizes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from lavis_lite.common.checkpoint import load_strictly
+from lavis_lite.common.schema import ConfigError, parse
+from lavis_lite.models.base_model import BaseModel
+from lavis_lite.models.med import TextConfig, without_inert_keys
+from lavis_lite.models.tokenizer import DEFAULT_TOKENIZER, load_tokenizer
+from lavis_lite.models.vit import (
+    DEFAULT_DROP_PATH,
+    NAMED_SIZES,
+    BlipVisionTransformer,
+    VisionSizes,
+    resize_position_embedding,
+)
+
+CONFIGS = Path(__file__).parent.parent.parent / "configs" / "models"
+
+
+class BlipBase(BaseModel):
+    """Backbone of the BLIP models. State-dict keys are those of the published checkpoints."""
+
+    @dataclass
+    class Config(BaseModel.Config):
+        """Sizes and vocabulary.
+
+        Attributes:
+            vit_type: "base", "large", or sizes: {embed_dim, depth, num_heads, patch_size}.
+            vit_grad_ckpt: recompute activations of the last `vit_ckpt_layer` vision blocks.
+            vit_drop_path_rate: None means 0 for base, 0.1 for large.
+            image_size: side of the input in pixels.
+            med_config: sizes of the text transformer: a name in configs/models, a path, or a mapping.
+            tokenizer: a hub name, a folder, or "shapes".
+            max_txt_len: tokens a text is cut to.
+        """
+
+        vit_type: Literal["base", "large"] | VisionSizes = "base"
+        vit_grad_ckpt: bool = False
+        vit_ckpt_layer: int = 0
+        vit_drop_path_rate: float | None = None
+        vit_layer_norm_epsilon: float = 1e-6
+        image_size: int = 384
+        med_config: str | dict[str, Any] = "med_config"
+        tokenizer: str = DEFAULT_TOKENIZER
+        max_txt_len: int = 40
+
+        renamed: ClassVar[Mapping[str, str]] = {"med_config_path": "med_config"}
+
+        @property
+        def vision_sizes(self) -> VisionSizes:
+            return self.vit_type if isinstance(self.vit_type, VisionSizes) else NAMED_SIZES[self.vit_type]
+
+        @property
+        def drop_path_rate(self) -> float:
+            if self.vit_drop_path_rate is not None:
+                return self.vit_drop_path_rate
+            return 0.0 if isinstance(self.vit_type, VisionSizes) else DEFAULT_DROP_PATH[self.vit_type]
+
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.tokenizer = load_tokenizer(config.tokenizer)
+        self.visual_encoder = BlipVisionTransformer(
+            config.vision_sizes,
+            image_size=config.image_size,
+            drop_path_rate=config.drop_path_rate,
+            layer_norm_epsilon=config.vit_layer_norm_epsilon,
+            checkpointed_blocks=config.vit_ckpt_layer if config.vit_grad_ckpt else 0,
+        )
+        self.text_config = load_text_config(
+            config.med_config, vocab_size=len(self.tokenizer), encoder_width=config.vision_sizes.embed_dim
+        )
+
+    @property
+    def dec_token_id(self) -> int:
+        """Id of [DEC], first token of everything the decoder says."""
+        return self.tokenizer.bos_token_id
+
+    def load_weights(self, state_dict: Mapping[str, Tensor], source: str) -> None:
+        """Take published weights: position embeddings are resized, parts that the model lacks left out.
+
+        Raises:
+            CheckpointError: a key that the model needs is missing or mis-shaped; all are named.
+        """
+        state_dict = dict(state_dict)
+        key = "visual_encoder.pos_embed"
+        if key in state_dict:
+            state_dict[key] = resize_position_embedding(
+                state_dict[key], tokens=self.visual_encoder.pos_embed.shape[1]
+            )
+        load_strictly(self, state_dict, source, unneeded=OTHER_PARTS)
+
+    def save_pretrained_files(self, folder: Path) -> None:
+        """Write the tokenizer to ``folder/tokenizer``."""
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Return hidden states (images, 1 + patches, width) of `image` (images, 3, height, width).
+
+        Raises:
+            ValueError: the images are not of the model's size.
+        """
+        size = self.config.image_size
+        if image.shape[-2:] != (size, size):
+            height, width = image.shape[-2:]
+            raise ValueError(
+                f"the model takes {size} x {size} pixels but the images have {height} x {width}; give the "
+                f"image processor image_size={size}, or build the model with another image_size."
+            )
+        return self.visual_encoder(image)
+
+
+# Parts of the published checkpoints that some models have and others do without.
+OTHER_PARTS = (
+    "text_encoder.",
+    "text_decoder.",
+    "vision_proj.",
+    "text_proj.",
+    "itm_head.",
+    "cls_head.",
+    "temp",
+    "visual_encoder_m.",
+    "text_encoder_m.",
+    "vision_proj_m.",
+    "text_proj_m.",
+    "image_queue",
+    "text_queue",
+    "idx_queue",
+    "queue_ptr",
+    "ptr_queue",
+)
+
+
+def load_text_config(source: str | Mapping[str, Any], vocab_size: int, encoder_width: int) -> TextConfig:
+    """Return the text transformer's sizes from a name in configs/models, a json file or a mapping.
+
+    The vocabulary grows to the tokenizer's if it is smaller (BERT's own 30522 becomes 30524).
+
+    Raises:
+        ConfigError: no such file, an unknown key, or an `encoder_width` that is not the vision width.
+    """
+    where = "model.med_config"
+    if isinstance(source, str):
+        path = CONFIGS / f"{source}.json" if not source.endswith(".json") else Path(source).expanduser()
+        if not path.is_file() and (CONFIGS / Path(source).name).is_file():
+            path = CONFIGS / Path(source).name  # LAVIS writes configs/models/med_config.json
+        if not path.is_file():
+            names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.json")))
+            raise ConfigError(
+                f"{where}: no file {str(path)!r}; name a json file, a mapping, or one of {names}."
+            )
+        where, source = f"{where} ({path.name})", json.loads(path.read_text(encoding="utf-8"))
+    config = parse(TextConfig, without_inert_keys(source), where=where)
+    config.vocab_size = max(vocab_size, config.vocab_size or 0)
+    if config.encoder_width not in (None, encoder_width):
+        raise ConfigError(
+            f"{where}: encoder_width is {config.encoder_width} but the vision transformer has width "
+            f"{encoder_width}; leave encoder_width out, or choose the vit_type that fits."
+        )
+    config.encoder_width = encoder_width
+    return config

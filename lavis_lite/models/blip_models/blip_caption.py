@@ -1,0 +1,213 @@
+"""The captioner: a vision transformer and a decoder that looks at all its tokens (paper section 3.1)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lavis_lite.common.registry import registry
+from lavis_lite.common.schema import parse
+from lavis_lite.models.blip_models.blip import BlipBase
+from lavis_lite.models.blip_models.blip_outputs import BlipIntermediateOutput, BlipOutput, DecoderOutput
+from lavis_lite.models.blip_models.losses import IGNORED, lm_loss
+from lavis_lite.models.generation import GenerationSettings, generate
+from lavis_lite.models.med import CachedDecoder, TextDecoder
+
+
+@registry.register_model("blip_caption")
+class BlipCaption(BlipBase):
+    """Say what is in an image.
+
+    Example:
+        >>> from lavis_lite import load_model
+        >>> model = load_model("blip_caption", "tiny")
+        >>> len(model.generate({"image": torch.zeros(2, 3, 64, 64)}, max_length=8, min_length=1))
+        2
+    """
+
+    default_configs: ClassVar[Mapping[str, str]] = {
+        "base_coco": "blip_caption_base_coco",
+        "large_coco": "blip_caption_large_coco",
+        "base": "blip_caption_base",
+        "large": "blip_caption_large",
+        "tiny": "blip_caption_tiny",
+    }
+
+    @dataclass
+    class Config(BlipBase.Config):
+        """Settings of the captioner.
+
+        Attributes:
+            prompt: text that every caption starts with, in training and generation, and that is
+                cut off again from what is generated. None or "" for none.
+            label_smoothing: of the language-model loss; BLIP's is 0.1.
+            generation: how captions are made where neither the call nor the checkpoint says.
+        """
+
+        prompt: str | None = None
+        label_smoothing: float = 0.1
+        generation: GenerationSettings = field(default_factory=GenerationSettings)
+
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.text_decoder = TextDecoder(self.text_config)
+        self.prompt = config.prompt or ""
+        self.prompt_length = len(self.tokenizer(self.prompt).input_ids) - 1  # without [SEP]
+        self.generation_settings = config.generation
+
+    def forward(self, samples: Mapping[str, Any]) -> BlipOutput:
+        """Return the language-model loss of captions given their images.
+
+        Args:
+            samples: "image" (images, 3, image_size, image_size) and "text_input", a list of captions
+                that carry the prompt; with several captions an image, an image's captions adjacent
+                and equally many: then the image is encoded once for all of them.
+
+        Raises:
+            ValueError: the captions cannot be shared out evenly among the images.
+        """
+        image_embeds = self.forward_encoder(samples)
+        decoder_output, labels, loss, weight = self.forward_decoder(samples, image_embeds)
+        return BlipOutput(
+            loss=loss,
+            loss_lm=loss,
+            loss_weight=weight,
+            intermediate_output=BlipIntermediateOutput(
+                image_embeds=image_embeds, decoder_output=decoder_output, decoder_labels=labels
+            ),
+        )
+
+    def forward_encoder(self, samples: Mapping[str, Any]) -> Tensor:
+        """Return image_embeds (images, 1 + patches, width)."""
+        return self.encode_image(samples["image"])
+
+    def forward_decoder(
+        self, samples: Mapping[str, Any], image_embeds: Tensor
+    ) -> tuple[DecoderOutput, Tensor, Tensor, Tensor]:
+        """Return the decoder's output, its labels, the mean loss, and the number of predicted tokens."""
+        texts = samples["text_input"]
+        if len(texts) % len(image_embeds):
+            raise ValueError(
+                f"{len(texts)} captions do not share out among {len(image_embeds)} images; give every "
+                "image of a batch the same number of captions."
+            )
+        tokens = self.tokenizer(
+            texts, padding="longest", truncation=True, max_length=self.config.max_txt_len, return_tensors="pt"
+        ).to(image_embeds.device)
+        input_ids, attention_mask = tokens.input_ids, tokens.attention_mask
+        input_ids[:, 0] = self.dec_token_id
+        labels = input_ids.masked_fill(attention_mask == 0, IGNORED)
+        labels[:, : self.prompt_length] = IGNORED
+
+        image_kv = self.text_decoder.bert.project_image(image_embeds)
+        hidden = self.text_decoder(input_ids, attention_mask, image_kv)
+        targets = labels[:, 1:]
+        predicted = targets != IGNORED  # the vocabulary projection is dear: only where a label waits
+        logits = self.text_decoder.head(hidden[:, :-1][predicted])
+        loss = lm_loss(logits, targets[predicted], self.config.label_smoothing)
+        return DecoderOutput(hidden_states=hidden, logits=logits), labels, loss, predicted.sum()
+
+    @torch.no_grad()
+    def generate(
+        self,
+        samples: Mapping[str, Any],
+        use_nucleus_sampling: bool | None = None,
+        num_beams: int | None = None,
+        max_length: int | None = None,
+        min_length: int | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        temperature: float | None = None,
+        repetition_penalty: float | None = None,
+        length_penalty: float | None = None,
+        no_repeat_ngram_size: int | None = None,
+        early_stopping: bool | Literal["never"] | None = None,
+        num_captions: int = 1,
+        prompt: str | Sequence[str] | None = None,
+        seed: int | Sequence[int] | None = None,
+    ) -> list[str]:
+        """Return `num_captions` captions for each image, an image's captions adjacent.
+
+        What is None comes from the settings that the checkpoint was validated with, else from the
+        model's config.
+
+        Args:
+            samples: "image" (images, 3, image_size, image_size); may hold "prompt" too.
+            max_length: most tokens of a caption, prompt included; `min_length` likewise.
+            num_captions: sampled independently, or the best beams (then at most `num_beams`).
+            prompt: one for all images or one each; "" for none; None for the model's own.
+            seed: of sampling; a list gives each image its own, whatever batch it is in.
+
+        Raises:
+            ConfigError: a setting out of range.
+            ValueError: more captions than beams, or a prompt that fills `max_length`.
+        """
+        given = {
+            "use_nucleus_sampling": use_nucleus_sampling,
+            "num_beams": num_beams,
+            "max_length": max_length,
+            "min_length": min_length,
+            "top_p": top_p,
+            "top_k": top_k,
+            "temperature": temperature,
+            "repetition_penalty": repetition_penalty,
+            "length_penalty": length_penalty,
+            "no_repeat_ngram_size": no_repeat_ngram_size,
+            "early_stopping": early_stopping,
+        }
+        given = {key: value for key, value in given.items() if value is not None}
+        settings = parse(
+            GenerationSettings, {**dataclasses.asdict(self.generation_settings), **given}, where="generate"
+        )
+        image_embeds = self.forward_encoder(samples)
+        prompt_ids, prompt_lengths = self._encode_prompts(
+            samples.get("prompt") if prompt is None else prompt, len(image_embeds)
+        )
+        decoder = CachedDecoder(
+            self.text_decoder, self.text_decoder.bert.project_image(image_embeds), settings.max_length
+        )
+        token_rows = generate(
+            decoder,
+            prompt_ids.to(image_embeds.device),
+            prompt_lengths.to(image_embeds.device),
+            settings,
+            eos_id=self.tokenizer.sep_token_id,
+            pad_id=self.tokenizer.pad_token_id,
+            num_captions=num_captions,
+            seed=seed,
+        )
+        return [
+            self.tokenizer.decode(row, skip_special_tokens=True).strip()
+            for rows in token_rows
+            for row in rows
+        ]
+
+    def inference_settings(self) -> dict[str, Any]:
+        """Return the generation settings, which every checkpoint carries."""
+        return {"generation": dataclasses.asdict(self.generation_settings)}
+
+    def load_inference_settings(self, settings: Mapping[str, Any]) -> None:
+        """Take the generation settings of a checkpoint, if it has them."""
+        if "generation" in settings:
+            self.generation_settings = parse(
+                GenerationSettings, settings["generation"], where="checkpoint.inference.generation"
+            )
+
+    def _encode_prompts(self, prompt: str | Sequence[str] | None, images: int) -> tuple[Tensor, Tensor]:
+        """Return prompt ids (images, longest), padded on the right, and their lengths (images,)."""
+        prompt = self.prompt if prompt is None else prompt
+        prompts = [prompt] * images if isinstance(prompt, str) else list(prompt)
+        if len(prompts) != images:
+            raise ValueError(f"{len(prompts)} prompts for {images} images; give one for all, or one each.")
+        tokens = self.tokenizer(prompts, padding="longest", return_tensors="pt")
+        prompt_ids = tokens.input_ids
+        prompt_ids[:, 0] = self.dec_token_id
+        # Without [SEP], which would end the caption before it starts.
+        return prompt_ids[:, :-1].contiguous(), tokens.attention_mask.sum(1) - 1

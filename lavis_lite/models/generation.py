@@ -1,0 +1,356 @@
+"""Greedy search, beam search and nucleus sampling over anything that gives next-token logits.
+
+The search knows nothing of images or layers: it drives a `Decoder`. Rows may start from prompts
+of different lengths; each comes out as it would alone. `max_length` and `min_length` count the
+prompt's tokens. Beam search keeps its scores and stops as transformers 5 does, token for token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+# Low enough that no sum of log-probabilities reaches it, and finite, so that sums stay ordered.
+IMPOSSIBLE = -1.0e9
+
+
+class Decoder(Protocol):
+    """What the searches need of a network."""
+
+    def prefill(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Return logits (rows, vocab) after right-padded prompts (rows, longest)."""
+
+    def step(self, token_ids: Tensor) -> Tensor:
+        """Append `token_ids` (rows,); return logits (rows, vocab)."""
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows."""
+
+
+@dataclass
+class GenerationSettings:
+    """How captions are made; a checkpoint carries the settings that its validation used.
+
+    `early_stopping`: False stops an image when no running beam can beat its worst finished one at
+    the present length; True as soon as `num_beams` are finished; "never" assumes the best
+    length a beam could still reach.
+    """
+
+    use_nucleus_sampling: bool = False
+    num_beams: int = 3
+    max_length: int = 30
+    min_length: int = 10
+    top_p: float = 0.9
+    top_k: int = 50
+    temperature: float = 1.0
+    repetition_penalty: float = 1.0
+    length_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    early_stopping: bool | Literal["never"] = False
+
+    def check(self) -> list[tuple[str, str]]:
+        """Return complaints about values that no search can honour."""
+        rules = [
+            ("num_beams", self.num_beams >= 1, "must be at least 1"),
+            ("max_length", self.max_length >= 2, "must be at least 2"),
+            ("min_length", 0 <= self.min_length <= self.max_length, "must lie between 0 and max_length"),
+            ("top_p", 0 < self.top_p <= 1, "must lie in (0, 1]"),
+            ("top_k", self.top_k >= 0, "must be 0 (off) or more"),
+            ("temperature", self.temperature > 0, "must be above 0"),
+            ("repetition_penalty", self.repetition_penalty > 0, "must be above 0"),
+            ("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "must be 0 (off) or more"),
+        ]
+        return [(key, f"{text}, found {getattr(self, key)!r}.") for key, kept, text in rules if not kept]
+
+
+@dataclass
+class Rows:
+    """Growing token rows: `tokens` (rows, max_length), of which the first `lengths` (rows,) are set."""
+
+    tokens: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def start(cls, prompt_ids: Tensor, prompt_lengths: Tensor, max_length: int, pad_id: int) -> Rows:
+        tokens = prompt_ids.new_full((prompt_ids.shape[0], max_length), pad_id)
+        tokens[:, : prompt_ids.shape[1]] = prompt_ids
+        return cls(tokens, prompt_lengths.clone())
+
+    @property
+    def filled(self) -> Tensor:
+        """(rows, max_length), true on the slots that hold a token."""
+        return torch.arange(self.tokens.shape[1], device=self.tokens.device) < self.lengths[:, None]
+
+    def select(self, rows: Tensor) -> Rows:
+        return Rows(self.tokens[rows], self.lengths[rows])
+
+    def append(self, token_ids: Tensor) -> Rows:
+        """Add one token to each row; a full row loses its last token, for it is finished anyway."""
+        last_slot = self.tokens.shape[1] - 1
+        tokens = self.tokens.scatter(1, self.lengths.clamp(max=last_slot)[:, None], token_ids[:, None])
+        return Rows(tokens, (self.lengths + 1).clamp(max=last_slot + 1))
+
+
+def generate(
+    decoder: Decoder,
+    prompt_ids: Tensor,
+    prompt_lengths: Tensor,
+    settings: GenerationSettings,
+    *,
+    eos_id: int,
+    pad_id: int,
+    num_captions: int = 1,
+    seed: int | Sequence[int] | None = None,
+) -> list[list[Tensor]]:
+    """Return, for each prompt, `num_captions` rows of generated token ids (prompt and end token cut off).
+
+    Args:
+        prompt_ids: (images, longest), padded on the right.
+        prompt_lengths: (images,), each at least 1 and below `settings.max_length`.
+        num_captions: sampled independently, or the best finished beams.
+        seed: of sampling; one number for the batch, or one an image, which makes an image's
+            captions independent of its neighbours. None draws from torch's global generator.
+
+    Raises:
+        ValueError: a prompt fills `max_length`, or more captions are asked for than there are beams.
+    """
+    if int(prompt_lengths.max()) >= settings.max_length:
+        raise ValueError(
+            f"max_length is {settings.max_length} tokens, prompt included, but a prompt has "
+            f"{int(prompt_lengths.max())}. Raise max_length or shorten the prompt."
+        )
+    rows = Rows.start(prompt_ids, prompt_lengths, settings.max_length, pad_id)
+    if settings.use_nucleus_sampling:
+        finished = _sample(decoder, prompt_ids, rows, settings, eos_id, num_captions, seed)
+    elif settings.num_beams == 1 and num_captions == 1:
+        finished = _greedy(decoder, prompt_ids, rows, settings, eos_id)
+    elif num_captions > settings.num_beams:
+        raise ValueError(
+            f"num_captions={num_captions} needs at least as many beams, but num_beams is "
+            f"{settings.num_beams}. Raise num_beams, or set use_nucleus_sampling."
+        )
+    else:
+        finished = _beam_search(decoder, prompt_ids, rows, settings, eos_id, num_captions)
+    starts = prompt_lengths.tolist()
+    texts = [
+        row[starts[index // num_captions] : length]
+        for index, (row, length) in enumerate(
+            zip(finished.tokens.cpu(), finished.lengths.tolist(), strict=True)
+        )
+    ]
+    texts = [text[:-1] if len(text) and int(text[-1]) == eos_id else text for text in texts]
+    return [texts[first : first + num_captions] for first in range(0, len(texts), num_captions)]
+
+
+def apply_rules(scores: Tensor, rows: Rows, settings: GenerationSettings, eos_id: int) -> Tensor:
+    """Return `scores` (rows, vocab; logits or log-probabilities) under the penalties and bans."""
+    if settings.repetition_penalty != 1.0:
+        scores = _penalise_repetition(scores, rows, settings.repetition_penalty)
+    if settings.no_repeat_ngram_size > 0:
+        scores = _ban_repeated_ngrams(scores, rows, settings.no_repeat_ngram_size)
+    if settings.min_length > 0:
+        too_short = rows.lengths < settings.min_length
+        scores = scores.clone()
+        scores[:, eos_id] = scores[:, eos_id].masked_fill(too_short, -torch.inf)
+    return scores
+
+
+def _penalise_repetition(scores: Tensor, rows: Rows, penalty: float) -> Tensor:
+    """Push down every token that its row already holds."""
+    vocab_size = scores.shape[1]
+    index = rows.tokens.masked_fill(~rows.filled, vocab_size)  # empty slots go to a column of their own
+    seen = torch.zeros(scores.shape[0], vocab_size + 1, dtype=torch.bool, device=scores.device)
+    seen = seen.scatter(1, index, True)[:, :vocab_size]
+    return torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+
+
+def _ban_repeated_ngrams(scores: Tensor, rows: Rows, size: int) -> Tensor:
+    """Forbid each token that would complete an n-gram which its row already holds."""
+    if rows.tokens.shape[1] < size:
+        return scores
+    windows = rows.tokens.unfold(1, size, 1)  # (rows, windows, size)
+    ends = torch.arange(size, rows.tokens.shape[1] + 1, device=scores.device)
+    inside = ends <= rows.lengths[:, None]
+    suffix = rows.lengths[:, None] - (size - 1) + torch.arange(size - 1, device=scores.device)
+    last_tokens = rows.tokens.gather(1, suffix.clamp(min=0))  # (rows, size - 1)
+    repeats = inside & (windows[:, :, :-1] == last_tokens[:, None]).all(-1)
+    repeats &= rows.lengths[:, None] >= size - 1
+    vocab_size = scores.shape[1]
+    banned = torch.zeros(scores.shape[0], vocab_size + 1, dtype=torch.bool, device=scores.device)
+    banned = banned.scatter(1, windows[:, :, -1].masked_fill(~repeats, vocab_size), True)
+    return scores.masked_fill(banned[:, :vocab_size], -torch.inf)
+
+
+def _greedy(
+    decoder: Decoder, prompt_ids: Tensor, rows: Rows, settings: GenerationSettings, eos_id: int
+) -> Rows:
+    """Take the best token at every step."""
+    logits = decoder.prefill(prompt_ids, rows.lengths)
+    return _extend(decoder, logits, rows, settings, eos_id, lambda scores, step: scores.argmax(-1))
+
+
+def _sample(
+    decoder: Decoder,
+    prompt_ids: Tensor,
+    rows: Rows,
+    settings: GenerationSettings,
+    eos_id: int,
+    num_captions: int,
+    seed: int | Sequence[int] | None,
+) -> Rows:
+    """Draw each token from the smallest set that holds `top_p` of the mass, at most `top_k` of them."""
+    images = len(prompt_ids)
+    steps = settings.max_length - int(rows.lengths.min())
+    uniform = _uniform(images, num_captions, steps, seed).to(prompt_ids.device)
+    logits = decoder.prefill(prompt_ids, rows.lengths)
+    copies = torch.arange(images, device=prompt_ids.device).repeat_interleave(num_captions)
+    decoder.select(copies)
+
+    def draw(scores: Tensor, step: int) -> Tensor:
+        candidates, ids = (scores / settings.temperature).sort(-1, descending=True)
+        if settings.top_k:
+            candidates = candidates[:, : settings.top_k]
+        probabilities = candidates.softmax(-1)
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities = probabilities.masked_fill(before >= settings.top_p, 0.0)  # the best one stays
+        cumulative = probabilities.cumsum(-1)
+        point = uniform[:, step, None] * cumulative[:, -1:]
+        # a point on the upper edge would fall past the last candidate that has mass
+        last = (probabilities > 0).sum(-1, keepdim=True) - 1
+        index = torch.searchsorted(cumulative, point, right=True).minimum(last)
+        return ids.gather(1, index)[:, 0]
+
+    return _extend(decoder, logits[copies], rows.select(copies), settings, eos_id, draw)
+
+
+def _uniform(images: int, num_captions: int, steps: int, seed: int | Sequence[int] | None) -> Tensor:
+    """Return numbers in [0, 1), (images * num_captions, steps); the same on every device."""
+    if seed is None or isinstance(seed, int):
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        return torch.rand(images * num_captions, steps, generator=generator)
+    if len(seed) != images:
+        raise ValueError(f"seed has {len(seed)} numbers for {images} images; give one an image.")
+    draws = [torch.rand(num_captions, steps, generator=torch.Generator().manual_seed(s)) for s in seed]
+    return torch.cat(draws)
+
+
+def _extend(
+    decoder: Decoder,
+    logits: Tensor,
+    rows: Rows,
+    settings: GenerationSettings,
+    eos_id: int,
+    choose: Callable[[Tensor, int], Tensor],
+) -> Rows:
+    """Append one chosen token a step to every row that is not finished."""
+    finished = torch.zeros_like(rows.lengths, dtype=torch.bool)
+    step = 0
+    while True:
+        scores = apply_rules(logits.float(), rows, settings, eos_id)
+        token_ids = choose(scores, step)
+        grown = rows.append(token_ids)
+        rows = Rows(
+            torch.where(finished[:, None], rows.tokens, grown.tokens),
+            torch.where(finished, rows.lengths, grown.lengths),
+        )
+        finished |= (token_ids == eos_id) | (rows.lengths >= settings.max_length)
+        if bool(finished.all()):
+            return rows
+        logits = decoder.step(token_ids)
+        step += 1
+
+
+def _beam_search(
+    decoder: Decoder,
+    prompt_ids: Tensor,
+    rows: Rows,
+    settings: GenerationSettings,
+    eos_id: int,
+    num_captions: int,
+) -> Rows:
+    """Keep the `num_beams` likeliest rows an image, and the best finished ones apart from them.
+
+    Each step looks at twice as many candidates as there are beams, so that enough remain to go on
+    with even if half of them end; only the better half may enter the finished ones.
+    """
+    images, beams = len(prompt_ids), settings.num_beams
+    device = prompt_ids.device
+    first_rows = torch.arange(images, device=device)[:, None] * beams  # (images, 1)
+    generated_room = settings.max_length - rows.lengths  # (images,)
+
+    logits = decoder.prefill(prompt_ids, rows.lengths)
+    copies = torch.arange(images, device=device).repeat_interleave(beams)
+    decoder.select(copies)
+    logits, running = logits[copies], rows.select(copies)  # (images * beams, ...)
+    finished = running
+    # All beams are equal at first: only the first may speak, or every beam would say the same.
+    running_scores = torch.full((images, beams), IMPOSSIBLE, device=device)
+    running_scores[:, 0] = 0.0
+    finished_scores = torch.full((images, beams), IMPOSSIBLE, device=device)
+    is_finished = torch.zeros(images, beams, dtype=torch.bool, device=device)
+    can_improve = torch.ones(images, 1, dtype=torch.bool, device=device)
+    among_best = torch.arange(2 * beams, device=device) < beams
+
+    generated = 0
+    while True:
+        generated += 1
+        log_probs = apply_rules(logits.float().log_softmax(-1), running, settings, eos_id)
+        vocab_size = log_probs.shape[-1]
+        totals = (log_probs.view(images, beams, -1) + running_scores[:, :, None]).flatten(1)
+        scores, indices = totals.topk(2 * beams)  # (images, 2 * beams), best first
+        parents = first_rows + indices // vocab_size
+        candidates = running.select(parents.flatten()).append((indices % vocab_size).flatten())
+        ends = (indices % vocab_size == eos_id) | _by_image(candidates.lengths >= settings.max_length, images)
+
+        # Finished rows: the old ones and the new ones compete by score per generated length.
+        final_scores = scores / generated**settings.length_penalty
+        closed = is_finished.all(1, keepdim=True) & (settings.early_stopping is True)
+        final_scores = final_scores + IMPOSSIBLE * (closed | ~can_improve | ~(ends & among_best))
+        finished_scores, kept = torch.cat((finished_scores, final_scores), 1).topk(beams)
+        is_finished = torch.cat((is_finished, ends & among_best), 1).gather(1, kept)
+        finished = _pick(_join(finished, candidates, images), kept)
+
+        # Running rows: the best candidates that go on.
+        running_scores, kept = (scores + IMPOSSIBLE * ends).topk(beams)
+        running = _pick(candidates, kept)
+
+        best_length = (
+            generated_room[:, None]
+            if settings.early_stopping == "never" and settings.length_penalty > 0
+            else torch.full_like(generated_room, generated)[:, None]
+        )
+        best_possible = running_scores[:, :1] / best_length**settings.length_penalty
+        worst_finished = finished_scores.min(1, keepdim=True).values.where(is_finished, IMPOSSIBLE)
+        can_improve = can_improve & (best_possible > worst_finished).any(1, keepdim=True)
+        done = ~can_improve.any() | ends.all()
+        if settings.early_stopping is True:
+            done = done | is_finished.all()
+        if bool(done):
+            break
+        decoder.select(parents.gather(1, kept).flatten())
+        logits = decoder.step((indices % vocab_size).gather(1, kept).flatten())
+    best = torch.arange(num_captions, device=device).expand(images, -1)
+    return _pick(finished, best)
+
+
+def _by_image(flat: Tensor, images: int) -> Tensor:
+    return flat.view(images, -1, *flat.shape[1:])
+
+
+def _pick(rows: Rows, columns: Tensor) -> Rows:
+    """Return the rows that `columns` (images, kept) names among each image's rows."""
+    images = columns.shape[0]
+    width = rows.lengths.shape[0] // images
+    first = torch.arange(images, device=columns.device)[:, None] * width
+    return rows.select((first + columns).flatten())
+
+
+def _join(left: Rows, right: Rows, images: int) -> Rows:
+    """Return rows that hold, for each image, its rows of `left` and then its rows of `right`."""
+    tokens = torch.cat((_by_image(left.tokens, images), _by_image(right.tokens, images)), 1)
+    lengths = torch.cat((_by_image(left.lengths, images), _by_image(right.lengths, images)), 1)
+    return Rows(tokens.flatten(0, 1), lengths.flatten())

@@ -1,0 +1,64 @@
+"""The WordPiece tokenizer of BLIP: BERT's, plus [DEC] and [ENC], which tell the text model its role."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from transformers import BertTokenizerFast
+
+DEFAULT_TOKENIZER = "bert-base-uncased"
+ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+# Vocabularies that ship with the library, by name.
+BUNDLED = Path(__file__).parent.parent / "configs" / "tokenizers"
+
+
+def load_tokenizer(name: str = DEFAULT_TOKENIZER) -> BertTokenizerFast:
+    """Return the tokenizer called `name` with [DEC] and [ENC] added behind its vocabulary.
+
+    With the default vocabulary their ids are 30522 and 30523, as in every published checkpoint.
+
+    Args:
+        name: a hub name, a folder with ``vocab.txt`` or ``tokenizer.json``, or "shapes", the small
+            vocabulary that ships with the library and knows the drawn data sets.
+
+    Raises:
+        ValueError: neither a folder nor a hub repository that can be reached.
+    """
+    folder = BUNDLED / name if (BUNDLED / name).is_dir() else Path(name).expanduser()
+    source = str(folder) if folder.is_dir() else name
+    try:
+        tokenizer = BertTokenizerFast.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"tokenizer {name!r}: no such folder here, and the hub did not give it ({_first_line(error)}). "
+            'Name a folder that holds vocab.txt, or "shapes" for the small bundled one.'
+        ) from error
+    tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
+    return tokenizer
+
+
+def build_vocabulary(captions: Iterable[str], folder: str | Path, vocab_size: int = 30522) -> Path:
+    """Learn a WordPiece vocabulary from `captions`, write ``vocab.txt`` into `folder`, return the folder.
+
+    For models trained from nothing on data of one's own, where BERT's vocabulary is out of reach
+    or mostly unused. Every lower-case Latin letter and digit is kept, so that no plain English word
+    becomes [UNK].
+    """
+    from tokenizers import BertWordPieceTokenizer
+
+    learner = BertWordPieceTokenizer(lowercase=True)
+    learner.train_from_iterator(
+        captions, vocab_size=vocab_size, min_frequency=1, initial_alphabet=list(ALPHABET), show_progress=False
+    )
+    pieces = sorted(learner.get_vocab(), key=learner.get_vocab().__getitem__)
+    pieces += [piece for piece in (f"##{letter}" for letter in ALPHABET) if piece not in set(pieces)]
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    return folder
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
