@@ -1,0 +1,1 @@
+"""Charts, galleries and templates that make one HTML file of what a run left."""

@@ -1,0 +1,48 @@
+"""The metrics of a run as texts for a table, with all that must be said beside the numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lavis_lite.common.writers import as_number
+
+
+@dataclass
+class MetricsTable:
+    """Rows of (metric, one text a split), and what belongs beneath them."""
+
+    splits: list[str] = field(default_factory=list)
+    rows: list[tuple[str, list[str]]] = field(default_factory=list)
+    remarks: list[tuple[str, str, str]] = field(default_factory=list)  # split, what, text
+    unavailable: list[tuple[str, str, str]] = field(default_factory=list)  # split, metric, reason
+    notice: str | None = None
+
+
+def metrics_table(by_split: Mapping[str, Any], notice: str | None = None) -> MetricsTable:
+    """Lay out ``{split: {metric: value}}``; texts such as "tokenizer" become remarks.
+
+    The key "unavailable" of a split holds ``{metric: reason}``.
+    """
+    table = MetricsTable(notice=notice)
+    cells: dict[str, dict[str, str]] = {}
+    for split, values in by_split.items():
+        if not isinstance(values, Mapping):
+            table.remarks.append(("run", split, _text(values)))
+            continue
+        table.splits.append(split)
+        for name, value in values.items():
+            if as_number(value) is not None:
+                cells.setdefault(name, {})[split] = f"{value:.4g}" if isinstance(value, float) else str(value)
+            elif name == "unavailable" and isinstance(value, Mapping):
+                table.unavailable += [(split, metric, _text(reason)) for metric, reason in value.items()]
+            else:
+                table.remarks.append((split, name, _text(value)))
+    table.rows = [(name, [row.get(split, "-") for split in table.splits]) for name, row in cells.items()]
+    return table
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
