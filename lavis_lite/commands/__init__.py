@@ -1,0 +1,1 @@
+"""What the `lavis-lite` command does, one file a verb."""

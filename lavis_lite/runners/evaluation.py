@@ -1,0 +1,90 @@
+"""Evaluating one split: every sample once over all ranks, none lost, none doubled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from lavis_lite.common import distributed
+from lavis_lite.common.progress import Progress
+from lavis_lite.common.random import seeded_scope
+from lavis_lite.common.run_config import RunConfig
+from lavis_lite.datasets.loading import BAD_SAMPLES, eval_loader
+from lavis_lite.runners.precision import Precision
+
+logger = logging.getLogger(__name__)
+MISSING = "samples_without_image"
+
+
+def evaluate_split(
+    task: Any,
+    model: nn.Module,
+    dataset: Dataset,
+    split: str,
+    config: RunConfig,
+    precision: Precision,
+    to_device: Callable[[Mapping[str, Any]], dict[str, Any]],
+    between_batches: Callable[[], None] = lambda: None,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the records of `split` in the data set's order, and its metrics.
+
+    The global generators are left as they were, so that evaluating changes nothing in training.
+    Samples that could not be read are listed in the metrics under "samples_without_image".
+    """
+    loader = eval_loader(
+        dataset,
+        config.batch_size_eval,
+        seed=config.seed,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        num_workers=config.num_workers,
+    )
+    model.eval()
+    records: list[dict[str, Any]] = []
+    bad: list[tuple[int, str]] = []
+    progress = Progress(len(loader), f"evaluate {split}", enabled=distributed.is_main())
+    with seeded_scope(config.seed, "evaluation"), torch.inference_mode(), progress:
+        for samples in loader:
+            between_batches()
+            bad += [tuple(note) for note in samples.pop(BAD_SAMPLES)]
+            if samples:
+                with precision.autocast():
+                    records += task.valid_step(model, to_device(samples))
+            progress.advance()
+        records = _merge(records)
+        missing = sorted(note for notes in distributed.gather_objects(bad) for note in notes)
+        metrics = _metrics_on_one_rank(task, dataset, records, split)
+    for index, reason in missing if distributed.is_main() else []:
+        logger.warning("%s: sample %d has no image: %s", split, index, reason)
+    if missing:
+        metrics[MISSING] = [index for index, _ in missing]
+    return records, metrics
+
+
+def _merge(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return all ranks' records in the order of the data set."""
+    shares = distributed.gather_objects(records)
+    return sorted((record for share in shares for record in share), key=lambda record: record["instance_id"])
+
+
+def _metrics_on_one_rank(
+    task: Any, dataset: Dataset, records: list[dict[str, Any]], split: str
+) -> dict[str, Any]:
+    """Compute metrics on rank 0 and give them to all; an error there is an error everywhere."""
+    outcome: dict[str, Any] = {}
+    if distributed.is_main():
+        try:
+            outcome["metrics"] = task.compute_metrics(records, split)
+            if hasattr(dataset, "truth_metrics"):
+                outcome["metrics"].update(dataset.truth_metrics(records))
+        except Exception as error:
+            outcome["error"] = error
+    outcome = distributed.broadcast_object(outcome)
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["metrics"]

@@ -1,0 +1,130 @@
+"""One optimizer step over a window of batches, whatever the precision and however many ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lavis_lite.common import distributed
+from lavis_lite.common.metric_log import MetricLog
+from lavis_lite.common.optim import SchedulePlan, parameter_groups
+from lavis_lite.common.registry import registry
+from lavis_lite.common.run_config import RunConfig
+from lavis_lite.datasets.loading import FILLER
+from lavis_lite.runners.precision import Precision
+
+
+@dataclass
+class StepResult:
+    """What came of a step: `done` is False where it was left out."""
+
+    done: bool
+    loss: float
+    gradient_norm: float
+    lr: float
+    stop_requested: bool
+
+
+class Optimization:
+    """The optimizer of a run, with its schedule and precision.
+
+    Losses are minimised as the mean over all terms of the window and of all ranks: each batch's
+    gradient counts by its number of terms, and the sum is divided once. So the same samples give
+    the same step in one batch or in several, on one rank or on many.
+    """
+
+    def __init__(self, config: RunConfig, model: nn.Module, plan: SchedulePlan, precision: Precision) -> None:
+        self.config = config
+        self.plan = plan
+        self.precision = precision
+        self.schedule = registry.get_lr_scheduler_class(config.lr_sched)
+        groups = parameter_groups(model, config.weight_decay, config.lr_scale)
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.init_lr, betas=(0.9, config.beta2), foreach=True)
+
+    def step(
+        self,
+        task: Any,
+        model: nn.Module,
+        window: Sequence[Mapping[str, Any]],
+        step: int,
+        metrics: MetricLog,
+        stop: bool,
+    ) -> StepResult:
+        """Train on the batches of `window` and update the weights once.
+
+        Args:
+            step: optimizer steps done before; sets the learning rate.
+            metrics: where the reports go, unless the step is left out.
+            stop: this rank was asked to stop; the result says whether any was.
+        """
+        lr = self._set_lr(step)
+        reports: list[tuple[Mapping[str, Tensor], Tensor]] = []
+        sums = torch.zeros(3, device=self.precision.device)  # loss times weight, weight, stop requests
+        sums[2] = float(stop)
+        for index, samples in enumerate(window):
+            with _gradient_sync(model, last=index == len(window) - 1):
+                with self.precision.autocast():
+                    result = task.train_step(model, samples)
+                weight = torch.as_tensor(result.weight, dtype=torch.float32, device=sums.device)
+                weight = weight * (not samples.get(FILLER, False))
+                # an empty share must not turn NaN (a mean over nothing) into the sum
+                loss = torch.where(weight > 0, result.loss.float(), 0.0) * weight
+                self.precision.scaler.scale(loss).backward()
+            sums[:2] += torch.stack((loss.detach(), weight))
+            reports.append((result.report, weight))
+        sums = distributed.sum_over_ranks(sums)
+        gradient_norm = self._finish_gradients(sums[1])
+        loss_sum, weight_sum, stops, norm = [*sums.tolist(), float(gradient_norm)]
+        loss = loss_sum / max(weight_sum, 1.0)
+        done = self._update(finite=math.isfinite(loss) and math.isfinite(norm))
+        if done:
+            for report, weight in reports:
+                metrics.update(report, weight)
+        self.optimizer.zero_grad(set_to_none=True)
+        return StepResult(done, loss, norm, lr, stop_requested=stops > 0)
+
+    def _set_lr(self, step: int) -> float:
+        lr = self.schedule(step, self.plan)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        return lr
+
+    def _finish_gradients(self, total_weight: Tensor) -> Tensor:
+        """Turn the sum of gradients into their mean, clip it, and return its norm before clipping."""
+        self.precision.scaler.unscale_(self.optimizer)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        # DistributedDataParallel has divided the sum by the number of ranks.
+        torch._foreach_mul_(gradients, distributed.world_size() / total_weight.clamp(min=1.0))
+        largest = self.config.clip_grad_norm or math.inf
+        return nn.utils.clip_grad_norm_(self.parameters, largest)
+
+    def _update(self, finite: bool) -> bool:
+        """Step, unless loss or gradient is not finite; tell whether it was done."""
+        if not finite and not self.precision.scales_gradients:
+            return False
+        self.precision.scaler.step(self.optimizer)  # leaves infinite gradients out by itself
+        self.precision.scaler.update()
+        return finite
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.precision.scaler.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.precision.scaler.load_state_dict(state["scaler"])
+
+
+def _gradient_sync(model: nn.Module, last: bool) -> AbstractContextManager:
+    """Return the context in which ranks exchange gradients only with the last batch of a window."""
+    if isinstance(model, DistributedDataParallel) and not last:
+        return model.no_sync()
+    return nullcontext()

@@ -1,0 +1,426 @@
+"""The training loop: the only one there is. `runner_iter` cuts it into other segments."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
+
+from lavis_lite.common import distributed
+from lavis_lite.common.checkpoint import CheckpointError, CheckpointStore, load_file
+from lavis_lite.common.metric_log import MetricLog
+from lavis_lite.common.optim import SchedulePlan
+from lavis_lite.common.progress import Progress
+from lavis_lite.common.random import rng_state, seed_everything, set_rng_state
+from lavis_lite.common.registry import registry
+from lavis_lite.common.run_config import RunConfig
+from lavis_lite.common.run_folder import RunFolder, write_json
+from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.writers import RunLog
+from lavis_lite.datasets.loading import BAD_SAMPLES, Concatenated, TrainLoader
+from lavis_lite.runners.evaluation import evaluate_split
+from lavis_lite.runners.optimization import Optimization, StepResult
+from lavis_lite.runners.precision import Precision
+from lavis_lite.runners.signals import StoppedError, StopSignals
+from lavis_lite.runners.state import TrainState
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what to look at. The state is saved."""
+
+
+@registry.register_runner("runner_base")
+class RunnerBase:
+    """Train and evaluate, counted in epochs.
+
+    Args:
+        config: the ``run`` section.
+        task: what a step and an evaluation mean.
+        model: on the CPU; moved to `device`.
+        datasets: split -> data sets of that split.
+        folder: where everything goes.
+        sections: the resolved config, kept in the checkpoints.
+        device: what to run on.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Any,
+        model: nn.Module,
+        datasets: Mapping[str, list[Dataset]],
+        folder: RunFolder,
+        sections: Mapping[str, Any],
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.task = task
+        self.folder = folder
+        self.sections = sections
+        self.device = device
+        self.precision = Precision(config.amp, device)
+        self.model = model.to(device)
+        self.datasets = datasets
+        self.state = TrainState()
+        self.metrics = MetricLog()
+        self.store = CheckpointStore(folder.checkpoints, keep=config.save_total_limit)
+        self.log = RunLog(folder.path, enabled=distributed.is_main())
+        self.signals = StopSignals()
+        self.bad_samples: set[int] = set()
+        self.last_saved_step: int | None = None
+
+    # ---- what a segment is ----
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps an epoch; a last window of fewer batches counts."""
+        return -(-self.loader.batches_per_epoch // self.config.accum_grad_iters)
+
+    @property
+    def steps_per_segment(self) -> int:
+        """Optimizer steps between two evaluations."""
+        return self.steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.steps_per_epoch * self.config.max_epoch
+
+    @property
+    def segment(self) -> int:
+        """How many segments are complete."""
+        return -(-self.state.step // self.steps_per_segment)
+
+    # ---- training ----
+
+    def train(self) -> None:
+        """Train to the end, or to where patience runs out, evaluating and saving on the way.
+
+        Raises:
+            StoppedError: a signal asked to stop; the state is saved.
+            TrainingError: losses that are not finite, or too many unreadable images.
+        """
+        self._prepare_training()
+        self.resume()
+        progress = Progress(self.total_steps, "train", initial=self.state.step, enabled=distributed.is_main())
+        with self.signals, progress:
+            if self.state.evaluation_due:
+                self.finish_segment()
+            for window in self.windows():
+                started = time.perf_counter()
+                result = self.train_window(window)
+                progress.advance(loss=result.loss, lr=result.lr)
+                self._log_step(result, window, time.perf_counter() - started)
+                segment_ends = self._segment_ends()
+                self.state.evaluation_due = segment_ends
+                if result.stop_requested:
+                    self.save()
+                    raise StoppedError(self.signals.received or 15)
+                if self._save_is_due(segment_ends):
+                    self.save()
+                if segment_ends:
+                    self.finish_segment()
+                if self.state.stopped_early:
+                    logger.info(
+                        "No gain in %d validations; stopping early.", self.state.validations_without_gain
+                    )
+                    break
+        if self.config.save_last and self.last_saved_step != self.state.step:
+            self.save()
+
+    def windows(self) -> Iterator[list[dict[str, Any]]]:
+        """Yield the batches of each optimizer step, from where the state stands to the end of the run."""
+        while self.state.step < self.total_steps and not self.state.stopped_early:
+            batches = self.loader.epoch(self.state.epoch, self.state.batch)
+            while window := list(islice(batches, self.config.accum_grad_iters)):
+                yield window
+                if self.state.step >= self.total_steps:
+                    return
+
+    def train_window(self, window: list[dict[str, Any]]) -> StepResult:
+        """Make one optimizer step and move the state on by it."""
+        self.wrapped.train()
+        for samples in window:
+            self._count_bad_samples(samples.pop(BAD_SAMPLES))
+        batches = [
+            self.to_device({**samples, "epoch": self.state.epoch, "iters": self.state.batch + i})
+            for i, samples in enumerate(window)
+        ]
+        stop = self.signals.received is not None
+        result = self.optimization.step(self.task, self.wrapped, batches, self.state.step, self.metrics, stop)
+        if result.done:
+            self.model.after_step()
+        else:
+            self.state.bad_steps += 1
+        self.state.step += 1
+        self.state.batch += len(window)
+        if self.state.batch >= self.loader.batches_per_epoch:
+            self.state.epoch, self.state.batch = self.state.epoch + 1, 0
+        if not result.done:
+            self._refuse_bad_steps(result, window)
+        return result
+
+    def finish_segment(self) -> None:
+        """Validate, keep the best, count patience."""
+        if self.config.valid_splits and self.segment % self.config.val_freq == 0:
+            scores = self.evaluate(self.config.valid_splits, kind="valid")
+            score = self.task.score(scores[self.config.valid_splits[0]])
+            if score is not None:
+                if self.state.improves(score):
+                    self.save_best(scores)
+                patience = self.config.patience
+                self.state.stopped_early = (
+                    patience is not None and self.state.validations_without_gain >= patience
+                )
+        self.state.evaluation_due = False
+
+    # ---- evaluation ----
+
+    def evaluate(self, splits: list[str], kind: str) -> dict[str, dict[str, Any]]:
+        """Evaluate on `splits`, write results and log lines, and return the metrics by split."""
+        all_metrics = {}
+        epoch = self.segment if kind == "valid" else None
+        for split in splits:
+            started = time.perf_counter()
+            records, metrics = evaluate_split(
+                self.task,
+                self.model,
+                _joined(self.datasets[split]),
+                split,
+                self.config,
+                self.precision,
+                self.to_device,
+                between_batches=self._stop_if_saved,
+            )
+            all_metrics[split] = metrics
+            if distributed.is_main():
+                self._write_results(records, metrics, split, epoch, kind, time.perf_counter() - started)
+        return all_metrics
+
+    def evaluate_best(self, splits: list[str]) -> dict[str, dict[str, Any]]:
+        """Evaluate the best checkpoint of this run on `splits`; where none is best, the weights at hand."""
+        if self.store.best.is_file() and self.state.best_step is not None:
+            best = load_file(self.store.best)
+            self.model.load_weights(best["model"], source=str(self.store.best))
+        metrics = self.evaluate(splits, kind="test")
+        if distributed.is_main():
+            write_json(metrics, self.folder.evaluate_file)
+        return metrics
+
+    def is_complete(self) -> bool:
+        """Tell whether the run has been trained and tested before."""
+        trained = self.state.step >= self.total_steps or self.state.stopped_early
+        if not trained or not self.folder.evaluate_file.is_file():
+            return False
+        done = json.loads(self.folder.evaluate_file.read_text(encoding="utf-8"))
+        return all(split in done for split in self.config.test_splits)
+
+    # ---- saving and resuming ----
+
+    def save(self) -> None:
+        """Write everything that an exact continuation needs."""
+        ranks = distributed.gather_objects({"rng": rng_state(), "bad_samples": sorted(self.bad_samples)})
+        if distributed.is_main():
+            self.store.save(
+                {
+                    **self._weights(),
+                    **self.optimization.state_dict(),
+                    "state": self.state.state_dict(),
+                    "metrics": self.metrics.state_dict(),
+                    "ranks": ranks,
+                },
+                self.state.step,
+            )
+        self.last_saved_step = self.state.step
+        distributed.barrier()
+
+    def save_best(self, scores: Mapping[str, Any]) -> None:
+        """Write the weights to use."""
+        if distributed.is_main():
+            step = self.state.step
+            self.store.save_best({**self._weights(), "step": step, "scores": _numbers(scores)})
+        distributed.barrier()
+
+    def resume(self) -> None:
+        """Go on from the newest whole checkpoint of the run folder, if there is one."""
+        found = self.store.load_newest()
+        if found is None and self.config.resume_ckpt_path:
+            found = self.config.resume_ckpt_path, load_file(self.config.resume_ckpt_path)
+        if found is None:
+            return
+        path, content = found
+        if "state" not in content:
+            raise CheckpointError(
+                f"{path}: holds weights but not the state of a run; load it with model.finetuned "
+                "instead of run.resume_ckpt_path."
+            )
+        self.model.load_weights(content["model"], source=str(path))
+        self.optimization.load_state_dict(content)
+        self.state.load_state_dict(content["state"])
+        self.metrics.load_state_dict(content["metrics"])
+        self._restore_rank(content["ranks"])
+        self.log.resume_after(self.state.step)
+        self.last_saved_step = self.state.step
+        logger.info("Resumed at step %d of %d from %s.", self.state.step, self.total_steps, path)
+
+    def _restore_rank(self, ranks: list[dict[str, Any]]) -> None:
+        if len(ranks) != distributed.world_size():
+            logger.warning(
+                "The checkpoint was written by %d processes and this run has %d: it goes on from the "
+                "same weights and place in the data, but dropout draws other numbers.",
+                len(ranks),
+                distributed.world_size(),
+            )
+            seed_everything(self.config.seed, self.state.step, distributed.rank())
+            return
+        own = ranks[distributed.rank()]
+        set_rng_state(own["rng"])
+        self.bad_samples = set(own["bad_samples"])
+
+    def _weights(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "inference": self.model.inference_settings(),
+            "config": dict(self.sections),
+            "epoch": self.state.epoch,
+        }
+
+    # ---- parts of the above ----
+
+    def _prepare_training(self) -> None:
+        config = self.config
+        self.train_dataset = _joined([d for split in config.train_splits for d in self.datasets[split]])
+        self.loader = TrainLoader(
+            self.train_dataset,
+            config.batch_size_train,
+            seed=config.seed,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            num_workers=config.num_workers,
+            drop_last=config.drop_last,
+            pin_memory=self.device.type == "cuda",
+        )
+        self.model.freeze_parts(config.freeze, config.unfreeze_last_vision_layers)
+        if config.compile:
+            self.model.compile_parts()
+        plan = SchedulePlan(
+            init_lr=config.init_lr,
+            min_lr=config.min_lr,
+            warmup_lr=config.init_lr / 100 if config.warmup_lr is None else config.warmup_lr,
+            warmup_steps=config.warmup_steps,
+            decay_rate=config.lr_decay_rate,
+            steps_per_epoch=self.steps_per_epoch,
+            total_steps=self.total_steps,
+        )
+        self.optimization = Optimization(config, self.model, plan, self.precision)
+        self.wrapped = self.model
+        if distributed.world_size() > 1:
+            device_ids = [self.device.index] if self.device.type == "cuda" else None
+            self.wrapped = DistributedDataParallel(self.model, device_ids=device_ids, broadcast_buffers=False)
+        seed_everything(config.seed, distributed.rank())
+
+    def to_device(self, samples: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `samples` with its tensors on the device."""
+        return {
+            key: value.to(self.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for key, value in samples.items()
+        }
+
+    def _segment_ends(self) -> bool:
+        return self.state.step % self.steps_per_segment == 0 or self.state.step >= self.total_steps
+
+    def _save_is_due(self, segment_ends: bool) -> bool:
+        every = self.config.save_every_steps
+        if every is not None and self.state.step % every == 0:
+            return True
+        return segment_ends and self.segment % self.config.save_freq == 0
+
+    def _stop_if_saved(self) -> None:
+        """Give an evaluation up when asked to stop, if nothing is lost by it."""
+        if self.signals.received is not None and self.last_saved_step == self.state.step:
+            raise StoppedError(self.signals.received)
+
+    def _log_step(self, result: StepResult, window: list[dict[str, Any]], seconds: float) -> None:
+        if self.state.step % self.config.log_freq and self.state.step < self.total_steps:
+            return
+        values = self.metrics.compute(distributed.sum_over_ranks)
+        self.metrics.reset()
+        images = sum(len(samples["image"]) for samples in window if "image" in samples)
+        values.update(lr=result.lr, gradient_norm=result.gradient_norm)
+        values["images_per_second"] = images * distributed.world_size() / seconds
+        if self.device.type == "cuda":
+            values["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        self.log.write("train", self.state.step, values, epoch=self.state.epoch)
+
+    def _write_results(
+        self,
+        records: list[dict[str, Any]],
+        metrics: dict[str, Any],
+        split: str,
+        epoch: int | None,
+        kind: str,
+        seconds: float,
+    ) -> None:
+        write_json(self.task.results(records), self.folder.result_file(split, epoch))
+        write_json(records, self.folder.results / f"{split}_report.json")
+        self.log.write(kind, self.state.step, metrics, split=split, epoch=self.segment)
+        numbers = ", ".join(
+            f"{name} {value:.3f}" for name, value in metrics.items() if isinstance(value, float)
+        )
+        logger.info("%s: %d samples in %.0f s. %s", split, len(records), seconds, numbers)
+
+    def _count_bad_samples(self, notes: list[tuple[int, str]]) -> None:
+        for index, reason in notes:
+            if index not in self.bad_samples:
+                self.bad_samples.add(index)
+                logger.warning("Training sample %d cannot be read and is replaced: %s", index, reason)
+        share = len(self.bad_samples) / len(self.train_dataset)
+        if share > self.config.max_bad_fraction:
+            raise TrainingError(
+                f"{len(self.bad_samples)} of {len(self.train_dataset)} training samples cannot be read, more "
+                f"than run.max_bad_fraction ({self.config.max_bad_fraction:.1%}) allows. The log names them; "
+                f"the last one: {notes[-1][1]}"
+            )
+
+    def _refuse_bad_steps(self, result: StepResult, window: list[dict[str, Any]]) -> None:
+        if self.precision.scales_gradients:
+            return
+        ids = [i for samples in window for i in samples.get("instance_id", [])]
+        logger.warning(
+            "Step %d left out: loss %s, gradient norm %s; samples %s.",
+            self.state.step,
+            result.loss,
+            result.gradient_norm,
+            ids,
+        )
+        if self.state.bad_steps >= self.config.max_bad_steps:
+            self.save()
+            raise TrainingError(
+                f"{self.state.bad_steps} steps had a loss or gradient that is not finite, the last one at "
+                f"step {self.state.step} (loss {result.loss}, gradient norm {result.gradient_norm}) on the "
+                f"samples {ids}. The state is saved. Lower run.init_lr, set run.clip_grad_norm, or look at "
+                "these samples."
+            )
+
+
+def _joined(datasets: list[Dataset]) -> Dataset:
+    if not datasets:
+        raise ConfigError("run.train_splits: no data set has any of these splits.")
+    return datasets[0] if len(datasets) == 1 else Concatenated(datasets)
+
+
+def _numbers(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    return {
+        split: {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+        for split, metrics in scores.items()
+    }

@@ -1,0 +1,21 @@
+"""Training counted in optimizer steps, for data too large to count in epochs."""
+
+from __future__ import annotations
+
+from lavis_lite.common.registry import registry
+from lavis_lite.runners.runner_base import RunnerBase
+
+
+@registry.register_runner("runner_iter")
+class RunnerIter(RunnerBase):
+    """`max_iters` steps, cut into segments of `iters_per_inner_epoch`."""
+
+    @property
+    def steps_per_segment(self) -> int:
+        """Optimizer steps between two evaluations."""
+        return self.config.iters_per_inner_epoch or self.config.max_iters
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.config.max_iters

@@ -1,0 +1,6 @@
+"""Tasks by name: ``registry.get_task_class("captioning")``."""
+
+from lavis_lite.tasks import captioning
+from lavis_lite.tasks.base_task import BaseTask, TrainStep
+
+__all__ = ["BaseTask", "TrainStep", "captioning"]

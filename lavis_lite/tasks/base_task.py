@@ -1,0 +1,91 @@
+"""What a task is: the meaning of a training step and of an evaluation, without loop, files or globals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from lavis_lite.common.run_config import RunConfig
+
+Record = dict[str, Any]
+
+
+@dataclass
+class TrainStep:
+    """What to minimise, and what to show.
+
+    Attributes:
+        loss: a mean over `weight` terms.
+        weight: how many terms; so a window of batches, or the shares of several ranks, minimise the
+            mean over all their terms, however they are cut.
+        report: named numbers for the log, left on the device.
+    """
+
+    loss: Tensor
+    weight: Tensor | float
+    report: Mapping[str, Tensor]
+
+
+class BaseTask:
+    """A task that a config can name.
+
+    A subclass declares its keys of the ``run`` section in a `Config` that extends `RunConfig`.
+    `train_step` serves every model whose forward returns a mapping with "loss".
+    """
+
+    Config: ClassVar[type[RunConfig]] = RunConfig
+    # What "best" means where the config does not say; None: nothing is best.
+    default_best_metric: ClassVar[str | None] = None
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+
+    @property
+    def best_metric(self) -> str | None:
+        """The metric, or combination of metrics, that decides which checkpoint is best."""
+        return self.config.best_metric or self.default_best_metric
+
+    def check(self) -> None:
+        """Refuse what cannot work on this machine, before anything is built.
+
+        Raises:
+            ConfigError: for example `best_metric` names a metric that cannot be computed here.
+        """
+
+    def prepare(self, model: nn.Module) -> None:
+        """Hand the model what the ``run`` section says about its use."""
+
+    def train_step(self, model: nn.Module, samples: Mapping[str, Any]) -> TrainStep:
+        """Return the loss of one batch."""
+        output = model(samples)
+        losses = {name: value for name, value in output.items() if name.startswith("loss")}
+        weight = losses.pop("loss_weight", None)
+        if weight is None:
+            weight = float(batch_size(samples))
+        report = {name: value.detach() for name, value in losses.items() if value is not None}
+        return TrainStep(output["loss"], weight, report)
+
+    def valid_step(self, model: nn.Module, samples: Mapping[str, Any]) -> list[Record]:
+        """Return one record a sample, each with "instance_id", of plain values."""
+        raise NotImplementedError
+
+    def compute_metrics(self, records: Sequence[Record], split: str) -> dict[str, Any]:
+        """Return metrics by name; notes that are no numbers (which tokenizer, what is missing) may join."""
+        return {}
+
+    def score(self, metrics: Mapping[str, Any]) -> float | None:
+        """Return the number that says how good `metrics` are, more is better, or None."""
+        return None
+
+    def results(self, records: Sequence[Record]) -> list[Record]:
+        """Return what goes into the result file of a split."""
+        return list(records)
+
+
+def batch_size(samples: Mapping[str, Any]) -> int:
+    """Return how many samples a batch holds."""
+    image = samples.get("image")
+    return len(image) if image is not None else len(next(iter(samples.values())))

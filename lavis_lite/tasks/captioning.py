@@ -1,0 +1,161 @@
+"""Captioning: say what is in an image, and measure how well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+from lavis_lite.common.registry import registry
+from lavis_lite.common.run_config import RunConfig
+from lavis_lite.common.schema import ConfigError
+from lavis_lite.metrics.caption import available_metrics, result_keys, score_captions
+from lavis_lite.metrics.selection import main_metric, metric_names_in
+from lavis_lite.tasks.base_task import BaseTask, Record
+
+# Keys of the run section -> the generation settings of the model.
+GENERATION_KEYS = {
+    "use_nucleus_sampling": "use_nucleus_sampling",
+    "num_beams": "num_beams",
+    "max_len": "max_length",
+    "min_len": "min_length",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "temperature": "temperature",
+    "repetition_penalty": "repetition_penalty",
+    "length_penalty": "length_penalty",
+    "no_repeat_ngram_size": "no_repeat_ngram_size",
+}
+
+
+@registry.register_task("captioning")
+class CaptionTask(BaseTask):
+    """Train on captions, caption the evaluation images, score against the references."""
+
+    @dataclass
+    class Config(RunConfig):
+        """The run section of captioning.
+
+        What is None comes from the model; what is set here is saved with the checkpoint, so that
+        inference makes captions as validation did.
+
+        Attributes:
+            max_len: most tokens of a caption, prompt included; `min_len` likewise.
+            metrics: BLEU, METEOR, ROUGE_L, CIDEr, SPICE.
+            metric_tokenizer: "java" is COCO's, "python" ours; auto takes java where it is installed.
+            report_metric: whether to compute metrics at all.
+            swapped_image_control: also score every caption against another image's references:
+                what a model would reach that says plausible things without looking.
+        """
+
+        use_nucleus_sampling: bool | None = None
+        num_beams: int | None = None
+        max_len: int | None = None
+        min_len: int | None = None
+        top_p: float | None = None
+        top_k: int | None = None
+        temperature: float | None = None
+        repetition_penalty: float | None = None
+        length_penalty: float | None = None
+        no_repeat_ngram_size: int | None = None
+
+        metrics: list[str] = field(default_factory=lambda: ["BLEU", "METEOR", "ROUGE_L", "CIDEr"])
+        metric_tokenizer: Literal["auto", "java", "python"] = "auto"
+        report_metric: bool = True
+        swapped_image_control: bool = False
+
+        def check(self) -> list[tuple[str, str]]:
+            """Return complaints about values that no run can honour."""
+            complaints = super().check()
+            for name in self.metrics:
+                try:
+                    result_keys(name)
+                except ValueError as error:
+                    complaints.append(("metrics", str(error)))
+            return complaints
+
+    default_best_metric: ClassVar[str] = "CIDEr + Bleu_4"
+    config: Config
+
+    def check(self) -> None:
+        """Refuse a `best_metric` that this run will not compute."""
+        if not self.config.report_metric or not self.config.valid_splits:
+            return
+        reasons = available_metrics(self.config.metrics)
+        computed = {key: reasons[metric] for metric in reasons for key in result_keys(metric)}
+        try:
+            wanted = metric_names_in(self.best_metric)
+        except ValueError as error:
+            raise ConfigError(f"run.best_metric: {error}") from error
+        for name in wanted:
+            if name not in computed:
+                raise ConfigError(
+                    f"run.best_metric is {self.best_metric!r}, but run.metrics computes only "
+                    f"{', '.join(computed)}; add {name} to run.metrics or choose another best_metric."
+                )
+            if computed[name] is not None:
+                raise ConfigError(
+                    f"run.best_metric is {self.best_metric!r}, but {name} cannot be computed here: "
+                    f"{computed[name]}"
+                )
+
+    def prepare(self, model: nn.Module) -> None:
+        """Give the model the generation settings of the run."""
+        generation = model.inference_settings().get("generation")
+        if generation is None:
+            return
+        given = {
+            setting: getattr(self.config, key)
+            for key, setting in GENERATION_KEYS.items()
+            if getattr(self.config, key) is not None
+        }
+        model.load_inference_settings({"generation": {**generation, **given}})
+
+    def valid_step(self, model: nn.Module, samples: Mapping[str, Any]) -> list[Record]:
+        """Return the caption of each image, with its references."""
+        captions = model.generate(samples)
+        columns = ("instance_id", "image_id", "references", "image_path")
+        return [
+            {
+                "caption": caption,
+                **{column: samples[column][index] for column in columns if column in samples},
+            }
+            for index, caption in enumerate(captions)
+        ]
+
+    def compute_metrics(self, records: Sequence[Record], split: str) -> dict[str, Any]:
+        """Return COCO's metrics, the tokenizer that they were made with, and what could not be computed."""
+        judged = [record for record in records if record.get("references")]
+        if not self.config.report_metric or not judged:
+            return {}
+        references = {record["instance_id"]: record["references"] for record in judged}
+        candidates = {record["instance_id"]: record["caption"] for record in judged}
+        scores = score_captions(
+            references, candidates, self.config.metrics, tokenizer=self.config.metric_tokenizer
+        )
+        metrics: dict[str, Any] = dict(scores.scores)
+        metrics["tokenizer"] = scores.tokenizer
+        if scores.unavailable:
+            metrics["unavailable"] = scores.unavailable
+        if self.config.swapped_image_control and split in self.config.test_splits and len(judged) > 1:
+            metrics["CIDEr_other_image"] = self._swapped_cider(references, candidates)
+        return metrics
+
+    def _swapped_cider(self, references: Mapping[int, list[str]], candidates: Mapping[int, str]) -> float:
+        """Return CIDEr when every image is captioned from another image's pixels."""
+        keys = list(candidates)
+        half = len(keys) // 2
+        swapped = dict(zip(keys, [candidates[key] for key in keys[half:] + keys[:half]], strict=True))
+        scores = score_captions(references, swapped, ["CIDEr"], tokenizer=self.config.metric_tokenizer)
+        return scores.scores["CIDEr"]
+
+    def score(self, metrics: Mapping[str, Any]) -> float | None:
+        """Return the value of `best_metric`."""
+        numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+        return main_metric(numbers, self.best_metric) if numbers else None
+
+    def results(self, records: Sequence[Record]) -> list[Record]:
+        """Return COCO's result format."""
+        return [{"image_id": record["image_id"], "caption": record["caption"]} for record in records]
