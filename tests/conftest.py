@@ -1,0 +1,100 @@
+"""Small real things that the tests share: a drawn data set, sizes of a tiny captioner, a run file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+# Children of the tests (train.py in processes of its own) inherit this: they must not oversubscribe.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+REPOSITORY = Path(__file__).parent.parent
+
+TINY_SIZES: dict[str, Any] = {
+    "vit_type": {"embed_dim": 32, "depth": 2, "num_heads": 4, "patch_size": 16},
+    "image_size": 32,
+    "med_config": {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+    },
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder of the tests' own, so that nothing outside it is read or written."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["LAVIS_LITE_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shapes_folder(cache: Path) -> Path:
+    """Forty drawn images to train on, ten to validate, ten to test."""
+    from lavis_lite.datasets.shapes.write import write_shapes_caption
+
+    return write_shapes_caption(cache / "small_shapes", seed=7, train=40, val=10, test=10, image_size=32)
+
+
+@pytest.fixture
+def run_file(tmp_path: Path, shapes_folder: Path) -> RunFile:
+    """A run file that trains a tiny captioner on the small drawn data set."""
+    return RunFile(tmp_path, shapes_folder)
+
+
+class RunFile:
+    """A config that a test can change before it is written."""
+
+    def __init__(self, folder: Path, shapes_folder: Path) -> None:
+        self.folder = folder
+        self.output = folder / "run"
+        self.sections: dict[str, Any] = {
+            "model": {"arch": "blip_caption", "model_type": "tiny", **TINY_SIZES},
+            "datasets": {
+                "shapes_caption": {
+                    "folder": str(shapes_folder),
+                    "seed": 7,
+                    "train_images": 40,
+                    "val_images": 10,
+                    "test_images": 10,
+                    "drawn_size": 32,
+                    "captions_per_image": 2,
+                }
+            },
+            "run": {
+                "task": "captioning",
+                "init_lr": 1e-3,
+                "max_epoch": 2,
+                "batch_size_train": 8,
+                "batch_size_eval": 5,
+                "num_workers": 0,
+                "num_beams": 2,
+                "max_len": 12,
+                "min_len": 1,
+                "log_freq": 1,
+                "metrics": ["BLEU", "CIDEr"],
+                "metric_tokenizer": "python",
+                "best_metric": "CIDEr",
+                "output_dir": str(self.output),
+                "device": "cpu",
+                "report": False,
+            },
+        }
+
+    def write(self, **run: Any) -> Path:
+        """Write the file, with changes to the ``run`` section, and return its path."""
+        self.sections["run"].update(run)
+        path = self.folder / "run.yaml"
+        path.write_text(yaml.safe_dump(self.sections, sort_keys=False), encoding="utf-8")
+        return path
