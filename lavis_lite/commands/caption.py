@@ -132,7 +132,7 @@ def _caption_batch(
 
 
 def write_captions(records: Iterator[dict[str, Any]], output: str | None, form: str) -> int:
-    """Write `records` as "json" or "csv" to the file `output` or to standard output; return how many failed."""
+    """Write `records` as "json" or "csv" to `output` or standard output; return how many failed."""
     if output is None:
         return _write(records, sys.stdout, form)
     path = Path(output)

@@ -106,7 +106,10 @@ def load_weights(url_or_filename: str | Path) -> dict[str, Any]:
     """
     from lavis_lite.common.storage import fetch
 
-    content = load_file(fetch(str(url_or_filename)))
+    try:
+        content = load_file(fetch(str(url_or_filename)))
+    except OSError as error:
+        raise CheckpointError(f"no weights at {url_or_filename}: {error}") from error
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         return dict(content)
     if isinstance(content, Mapping) and content and all(isinstance(v, Tensor) for v in content.values()):

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,8 @@ def load_config(
     sections = with_shared_settings(sections)
     run = _check(sections, model_class, layers)
     _check_shared_settings(sections, layers)
-    sections["run"] = asdict(run)
-    return ResolvedConfig(sections=sections, run=run, source=str(cfg_path))
+    plain = yaml.safe_load(yaml.safe_dump(sections))  # tuples become lists, as in a saved config
+    return ResolvedConfig(sections=plain, run=run, source=str(cfg_path))
 
 
 def import_modules(names: Iterable[str], relative_to: Path | None = None) -> None:
@@ -323,7 +323,11 @@ def _locate(layers: Sequence[Layer], key_path: str) -> str:
 
 
 def _check(sections: dict[str, Any], model_class: type, layers: Sequence[Layer]) -> RunConfig:
-    """Check every section against the class it names; collect all faults; return the typed ``run``."""
+    """Check every section against the class it names and fill in its defaults; return the typed ``run``.
+
+    Raises:
+        ConfigError: all faults of all sections.
+    """
     faults: list[str] = []
 
     def check(config_class: type, values: Mapping[str, Any], where: str) -> Any:
@@ -341,10 +345,10 @@ def _check(sections: dict[str, Any], model_class: type, layers: Sequence[Layer])
             return None
 
     model = {key: value for key, value in sections["model"].items() if key not in ("arch", "model_type")}
-    check(model_class.Config, model, "model")
+    parsed_sections: dict[str, Any] = {"model": check(model_class.Config, model, "model")}
     for name, settings in sections["datasets"].items():
         where = f"datasets.{name}"
-        check(registry.get_builder_class(name).Config, settings or {}, where)
+        parsed_sections[name] = check(registry.get_builder_class(name).Config, settings or {}, where)
         for kind in ("vis_processor", "text_processor"):
             for split, processor in ((settings or {}).get(kind) or {}).items():
                 path = f"{where}.{kind}.{split}"
@@ -360,7 +364,10 @@ def _check(sections: dict[str, Any], model_class: type, layers: Sequence[Layer])
     parsed = check(task.Config, run, "run") if task is not None else None
     if faults:
         raise ConfigError("\n".join(faults))
-    assert is_dataclass(parsed)
+    arch = {key: sections["model"].get(key) for key in ("arch", "model_type")}
+    sections["model"] = {**arch, **asdict(parsed_sections["model"])}
+    sections["datasets"] = {name: asdict(parsed_sections[name]) for name in sections["datasets"]}
+    sections["run"] = asdict(parsed)
     return parsed
 
 

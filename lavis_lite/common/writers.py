@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,19 +41,24 @@ class JsonlWriter:
         line = json.dumps(strict_json(record), allow_nan=False) + "\n"
         self._file.write(line.encode())  # unbuffered: one system call a line
 
-    def truncate_after(self, step: int) -> int:
+    def truncate_after(self, step: int, redone: Collection[str] = ()) -> int:
         """Drop the lines whose "step" is greater than `step` and return how many they were.
 
         A resumed run calls this, since it writes those lines anew. The file is replaced in one go.
+
+        Args:
+            redone: kinds whose lines of `step` itself go too, because that work is done again.
 
         Raises:
             ValueError: a line that is not a JSON object; file and line are named.
         """
         lines = self.path.read_bytes().splitlines(keepends=True)
+        records = [_parse_line(line, self.path, number) for number, line in enumerate(lines, start=1)]
         kept = [
             line
-            for number, line in enumerate(lines, start=1)
-            if _parse_line(line, self.path, number).get("step", step) <= step
+            for line, record in zip(lines, records, strict=True)
+            if record.get("step", step) < step
+            or (record.get("step", step) == step and record.get("kind") not in redone)
         ]
         if len(kept) < len(lines):
             self._file.close()
@@ -185,11 +190,11 @@ class RunLog:
             group = more.get("split", kind)
             self._tensorboard().add({f"{group}/{name}": value for name, value in values.items()}, step)
 
-    def resume_after(self, step: int) -> None:
-        """Drop everything logged beyond `step`, where the resumed run goes on."""
+    def resume_after(self, step: int, redone: Collection[str] = ()) -> None:
+        """Drop what is logged beyond `step`, where the resumed run goes on, and the `redone` kinds of it."""
         if self._lines is None:
             return
-        dropped = self._lines.truncate_after(step)
+        dropped = self._lines.truncate_after(step, redone)
         if dropped:
             logger.info("Dropped %d lines beyond step %d from %s.", dropped, step, self._lines.path)
         if self._curves is not None:

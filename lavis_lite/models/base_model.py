@@ -12,6 +12,7 @@ from torch import nn
 
 from lavis_lite.common.checkpoint import load_strictly, load_weights
 from lavis_lite.common.config import model_defaults
+from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.common.schema import parse
 
 
@@ -79,7 +80,8 @@ class BaseModel(nn.Module):
         Raises:
             CheckpointError: a key that the model needs is missing or mis-shaped; all are named.
         """
-        checkpoint = load_weights(url_or_filename)
+        run = RunFolder.at(url_or_filename)
+        checkpoint = load_weights(url_or_filename if run is None else run.weights())
         self.load_weights(checkpoint["model"], source=str(url_or_filename))
         self.load_inference_settings(checkpoint.get("inference", {}))
 

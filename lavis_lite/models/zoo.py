@@ -98,7 +98,7 @@ def _build(
         settings.update(load_finetuned=False, load_pretrained=False)
     model = model_class.from_config(settings)
     if checkpoint is not None:
-        model.load_checkpoint(run.weights() if run is not None else checkpoint)
+        model.load_checkpoint(checkpoint)
     return model, with_shared_settings({**config, "model": settings})
 
 

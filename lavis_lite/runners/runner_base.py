@@ -77,7 +77,7 @@ class RunnerBase:
         self.log = RunLog(folder.path, enabled=distributed.is_main())
         self.signals = StopSignals()
         self.bad_samples: set[int] = set()
-        self.last_saved_step: int | None = None
+        self.saved_state: dict[str, Any] = {}
 
     # ---- what a segment is ----
 
@@ -135,7 +135,7 @@ class RunnerBase:
                         "No gain in %d validations; stopping early.", self.state.validations_without_gain
                     )
                     break
-        if self.config.save_last and self.last_saved_step != self.state.step:
+        if self.config.save_last and self.saved_state != self.state.state_dict():
             self.save()
 
     def windows(self) -> Iterator[list[dict[str, Any]]]:
@@ -241,7 +241,7 @@ class RunnerBase:
                 },
                 self.state.step,
             )
-        self.last_saved_step = self.state.step
+        self.saved_state = self.state.state_dict()
         distributed.barrier()
 
     def save_best(self, scores: Mapping[str, Any]) -> None:
@@ -269,8 +269,9 @@ class RunnerBase:
         self.state.load_state_dict(content["state"])
         self.metrics.load_state_dict(content["metrics"])
         self._restore_rank(content["ranks"])
-        self.log.resume_after(self.state.step)
-        self.last_saved_step = self.state.step
+        self.saved_state = self.state.state_dict()
+        redone = () if self.is_complete() else ("test",)
+        self.log.resume_after(self.state.step, (*redone, "valid") if self.state.evaluation_due else redone)
         logger.info("Resumed at step %d of %d from %s.", self.state.step, self.total_steps, path)
 
     def _restore_rank(self, ranks: list[dict[str, Any]]) -> None:
@@ -347,7 +348,7 @@ class RunnerBase:
 
     def _stop_if_saved(self) -> None:
         """Give an evaluation up when asked to stop, if nothing is lost by it."""
-        if self.signals.received is not None and self.last_saved_step == self.state.step:
+        if self.signals.received is not None and self.saved_state.get("step") == self.state.step:
             raise StoppedError(self.signals.received)
 
     def _log_step(self, result: StepResult, window: list[dict[str, Any]], seconds: float) -> None:

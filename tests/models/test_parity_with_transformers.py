@@ -12,7 +12,13 @@ from lavis_lite.models.adapters.transformers import to_transformers
 from lavis_lite.models.blip_models.blip_caption import BlipCaption
 
 IMAGES = 50
-VISION = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 8, "image_size": 32}
+VISION = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "patch_size": 8,
+    "image_size": 32,
+}
 TEXT = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
 MAX_LENGTH = 20
 

@@ -1,0 +1,130 @@
+"""Reading caption annotations from files, checked before anything is trained on them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lavis_lite.common.registry import nearest
+
+IMAGE_KEYS = ("image", "file_name", "filename", "image_path", "file", "path")
+CAPTION_KEYS = ("caption", "captions", "text")
+
+
+class AnnotationError(ValueError):
+    """An annotation that cannot be used; the message names file, place and key."""
+
+
+def read_records(path: Path) -> list[Any]:
+    """Return the records of a ``.json`` list or object, ``.jsonl`` or ``.csv`` file.
+
+    An object ``{filename: caption}`` becomes records with "image" and "caption".
+
+    Raises:
+        AnnotationError: the file is missing, empty or malformed.
+    """
+    if not path.is_file():
+        near = nearest(path.name, [file.name for file in path.parent.glob("*")])
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise AnnotationError(f"{path}: no such annotation file.{hint}")
+    try:
+        records = _parse(path)
+    except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
+        raise AnnotationError(f"{path}: is not valid {path.suffix[1:]}: {error}") from error
+    if not records:
+        raise AnnotationError(f"{path}: holds no annotation.")
+    return records
+
+
+def _parse(path: Path) -> list[Any]:
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.DictReader(file))
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
+    if path.suffix != ".json":
+        raise AnnotationError(f"{path}: annotations are read from .json, .jsonl and .csv files.")
+    content = json.loads(text)
+    if isinstance(content, dict):
+        return [{"image": image, "caption": caption} for image, caption in content.items()]
+    if not isinstance(content, list):
+        raise AnnotationError(f"{path}: expected a list or an object, found {type(content).__name__}.")
+    return content
+
+
+def check_caption_records(records: Iterable[Any], path: Path, captions: str) -> list[dict[str, Any]]:
+    """Return `records` with the keys "image" (a relative path) and "caption", each checked.
+
+    Args:
+        captions: "one" for a text, "many" for a list of texts, "any" for either, "optional" for
+            either or none.
+
+    Raises:
+        AnnotationError: names file, index and key of the first fault.
+    """
+    checked = []
+    for index, record in enumerate(records):
+        where = f"{path}: annotation {index}"
+        if not isinstance(record, Mapping):
+            raise AnnotationError(f"{where}: expected an object, found {record!r:.80}.")
+        image = _value(record, IMAGE_KEYS, where)
+        caption = _value(record, CAPTION_KEYS, where, required=captions != "optional")
+        checked.append(
+            {**record, "image": _image(image, where), "caption": _caption(caption, captions, where)}
+        )
+    return checked
+
+
+def _value(record: Mapping[str, Any], keys: Sequence[str], where: str, required: bool = True) -> Any:
+    for key in keys:
+        if record.get(key) is not None:
+            return record[key]
+    if not required:
+        return []
+    found = ", ".join(map(str, record))
+    raise AnnotationError(f"{where}: has no {keys[0]!r} (nor {', '.join(keys[1:])}); its keys are {found}.")
+
+
+def _image(image: Any, where: str) -> str:
+    if not isinstance(image, str) or not image:
+        raise AnnotationError(f"{where}, key 'image': expected a file name, found {image!r:.80}.")
+    path = PurePosixPath(image.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        raise AnnotationError(
+            f"{where}, key 'image': {image!r} leaves the image folder; give a path relative to it."
+        )
+    return str(path)
+
+
+def _caption(caption: Any, expected: str, where: str) -> str | list[str]:
+    where = f"{where}, key 'caption'"
+    if isinstance(caption, list):
+        if expected == "one":
+            raise AnnotationError(f"{where}: expected one text, found a list; give one entry a caption.")
+        if not caption and expected != "optional":
+            raise AnnotationError(f"{where}: the list of captions is empty.")
+        return [_text(text, where) for text in caption]
+    text = _text(caption, where)
+    return text if expected == "one" else [text]
+
+
+def _text(text: Any, where: str) -> str:
+    if not isinstance(text, str):
+        raise AnnotationError(f"{where}: expected a text, found {text!r:.80}.")
+    if not text.strip():
+        raise AnnotationError(f"{where}: is empty; remove the entry or write a caption.")
+    return text
+
+
+def group_by_image(records: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield one record an image, in order of first appearance, "caption" holding all its captions."""
+    groups: dict[str, dict[str, Any]] = {}
+    for record in records:
+        captions = record["caption"] if isinstance(record["caption"], list) else [record["caption"]]
+        group = groups.setdefault(record["image"], {**record, "caption": []})
+        group["caption"] += captions
+    yield from groups.values()

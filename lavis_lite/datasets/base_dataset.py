@@ -1,0 +1,71 @@
+"""What a data set is: items by number, and how items become a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from lavis_lite.common.images import open_image
+
+Processor = Callable[[Any], Any]
+
+
+class BaseDataset(Dataset):
+    """A list of annotations whose images lie in one folder.
+
+    Args:
+        annotations: one mapping an item.
+        image_root: folder that the annotations' image paths are relative to.
+        vis_processor: makes a tensor of an image.
+        text_processor: cleans a text.
+    """
+
+    def __init__(
+        self,
+        annotations: Sequence[Mapping[str, Any]],
+        image_root: Path,
+        vis_processor: Processor,
+        text_processor: Processor,
+    ) -> None:
+        self.annotations = annotations
+        self.image_root = Path(image_root)
+        self.vis_processor = vis_processor
+        self.text_processor = text_processor
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def open_image(self, name: str) -> Image.Image:
+        """Return the image called `name` below the image root, upright RGB.
+
+        Raises:
+            ImageError: it is missing, damaged, or no image.
+        """
+        return open_image(self.image_root / name)
+
+    def collater(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return one batch of `samples`."""
+        return collate(samples)
+
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Join samples: tensors are stacked, several texts of one sample are laid end to end, the rest listed.
+
+    >>> collate([{"text_input": ["a", "b"], "image_id": 1}, {"text_input": ["c", "d"], "image_id": 2}])
+    {'text_input': ['a', 'b', 'c', 'd'], 'image_id': [1, 2]}
+    """
+    batch: dict[str, Any] = {}
+    for key, first in samples[0].items():
+        values = [sample[key] for sample in samples]
+        if isinstance(first, torch.Tensor):
+            batch[key] = torch.stack(values)
+        elif key == "text_input" and isinstance(first, list):
+            batch[key] = [text for texts in values for text in texts]
+        else:
+            batch[key] = values
+    return batch

@@ -1,0 +1,203 @@
+"""From data sets to batches: who gets which sample, in which order, and what happens to bad ones.
+
+The order of an epoch depends on (seed, epoch) alone; a global batch is a run of it, cut into equal
+shares for the ranks. What augmentation does to a sample depends on (seed, epoch, sample). So neither
+workers, nor ranks, nor a resumed run change what is trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from lavis_lite.common.random import key_seed, keyed_generator, seeded_scope
+from lavis_lite.datasets.base_dataset import collate
+
+BAD_SAMPLES = "bad_samples"
+FILLER = "filler"
+# What reading a bad file raises: OSError is Pillow's, ValueError covers our ImageError.
+READ_ERRORS = (OSError, ValueError)
+ATTEMPTS = 20
+
+Policy = Literal["raise", "replace", "skip"]
+
+
+class SampleKey(NamedTuple):
+    """Which sample, of which epoch."""
+
+    epoch: int
+    index: int
+
+
+class BadSample(NamedTuple):
+    """A sample that could not be read."""
+
+    index: int
+    reason: str
+
+
+@dataclass
+class KeyedSamples(Dataset):
+    """A data set addressed by `SampleKey`, with a policy for samples that cannot be read.
+
+    Attributes:
+        policy: "raise" lets the error through; "replace" takes another sample, the same one every
+            time; "skip" returns only the note of what is missing.
+    """
+
+    dataset: Dataset
+    seed: int
+    policy: Policy
+
+    def __getitem__(self, key: SampleKey) -> tuple[Any, list[BadSample]]:
+        """Return the sample (None where skipped) and the notes of what could not be read."""
+        bad: list[BadSample] = []
+        index = key.index
+        for attempt in range(ATTEMPTS):
+            try:
+                with seeded_scope(self.seed, key.epoch, index):
+                    return self.dataset[index], bad
+            except READ_ERRORS as error:
+                if self.policy == "raise":
+                    raise
+                bad.append(BadSample(index, f"{type(error).__name__}: {error}"))
+                if self.policy == "skip":
+                    return None, bad
+                index = key_seed("replacement", self.seed, key.index, attempt) % len(self.dataset)
+        raise ValueError(f"{ATTEMPTS} samples in a row cannot be read; the last one: {bad[-1].reason}")
+
+
+@dataclass
+class Collate:
+    """Join samples and carry the notes of bad ones along."""
+
+    collater: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
+
+    def __call__(self, items: Sequence[tuple[Any, list[BadSample]]]) -> dict[str, Any]:
+        samples = [sample for sample, _ in items if sample is not None]
+        batch = dict(self.collater(samples)) if samples else {}
+        batch[BAD_SAMPLES] = [note for _, notes in items for note in notes]
+        return batch
+
+
+class Concatenated(Dataset):
+    """Several data sets end to end; the first one's collater joins a batch."""
+
+    def __init__(self, datasets: Sequence[Dataset]) -> None:
+        self.datasets = datasets
+        self.starts = [0]
+        for dataset in datasets:
+            self.starts.append(self.starts[-1] + len(dataset))
+        self.collater = getattr(datasets[0], "collater", None)
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def __getitem__(self, index: int) -> Any:
+        which = next(i for i, start in enumerate(self.starts[1:]) if index < start)
+        return self.datasets[which][index - self.starts[which]]
+
+
+class TrainLoader:
+    """Endless training batches of one rank, from any epoch and any place in it.
+
+    Args:
+        batch_size: samples a batch on this rank.
+        drop_last: leave out an incomplete last batch, unless it is the only one.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        drop_last: bool = True,
+        policy: Policy = "replace",
+        pin_memory: bool = False,
+    ) -> None:
+        self.size = len(dataset)
+        self.global_batch = batch_size * world_size
+        whole, rest = divmod(self.size, self.global_batch)
+        self.batches_per_epoch = whole + (1 if rest and (not drop_last or not whole) else 0)
+        self._schedule = _Schedule(self, seed, rank, world_size)
+        self._loader = DataLoader(
+            KeyedSamples(dataset, seed, policy),
+            batch_sampler=self._schedule,
+            num_workers=num_workers,
+            collate_fn=Collate(_collater(dataset)),
+            persistent_workers=num_workers > 0,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # so that the loader draws nothing from the global one
+        )
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[dict[str, Any]]:
+        """Yield the batches of `epoch` from `first_batch` on."""
+        self._schedule.epoch, self._schedule.first_batch = epoch, first_batch
+        for number, batch in enumerate(self._loader, start=first_batch):
+            batch[FILLER] = self._schedule.is_filler(number)
+            yield batch
+
+
+class _Schedule:
+    """The batches of an epoch, as lists of `SampleKey` for one rank."""
+
+    def __init__(self, loader: TrainLoader, seed: int, rank: int, world_size: int) -> None:
+        self.loader, self.seed, self.rank, self.world_size = loader, seed, rank, world_size
+        self.epoch = 0
+        self.first_batch = 0
+
+    def __len__(self) -> int:
+        return self.loader.batches_per_epoch - self.first_batch
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        order = torch.randperm(self.loader.size, generator=keyed_generator(self.seed, self.epoch)).tolist()
+        for number in range(self.first_batch, self.loader.batches_per_epoch):
+            share = self._share(number)
+            # An empty share still takes part in the step, with a sample of weight zero.
+            yield [SampleKey(self.epoch, order[place]) for place in share] or [
+                SampleKey(self.epoch, order[0])
+            ]
+
+    def is_filler(self, number: int) -> bool:
+        return len(self._share(number)) == 0
+
+    def _share(self, number: int) -> range:
+        """Return the places in the epoch's order that this rank takes of global batch `number`."""
+        first = number * self.loader.global_batch
+        count = min(self.loader.global_batch, self.loader.size - first)
+        cuts = [first + count * rank // self.world_size for rank in range(self.world_size + 1)]
+        return range(cuts[self.rank], cuts[self.rank + 1])
+
+
+def eval_loader(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    policy: Policy = "skip",
+) -> DataLoader:
+    """Return a loader over this rank's share of `dataset`: every sample once over all ranks."""
+    keys = [SampleKey(0, index) for index in range(rank, len(dataset), world_size)]
+    return DataLoader(
+        KeyedSamples(dataset, seed, policy),
+        batch_size=batch_size,
+        sampler=keys,
+        num_workers=num_workers,
+        collate_fn=Collate(_collater(dataset)),
+        generator=torch.Generator(),
+    )
+
+
+def _collater(dataset: Dataset) -> Callable:
+    return getattr(dataset, "collater", None) or collate
