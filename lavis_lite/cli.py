@@ -33,6 +33,8 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write report.html of a run folder")
     report.add_argument("run", help="output folder of a run")
     report.add_argument("--captions", help="json that `caption` wrote, to show beside")
+    metrics = commands.add_parser("metrics", help="print the metrics of a run folder")
+    metrics.add_argument("run", help="output folder of a run")
     if command is not None:
         parser.prog = f"{command}.py"
     return parser
@@ -88,7 +90,7 @@ def _run(options: argparse.Namespace) -> int:
             return _launch(options)
         if options.command == "caption":
             return _caption(options)
-        return _report(options)
+        return _report(options) if options.command == "report" else _metrics(options)
     except (ConfigError, UnknownNameError) as error:
         return _complain(error)
     except ValueError as error:
@@ -160,4 +162,14 @@ def _report(options: argparse.Namespace) -> int:
 
     captions = Path(options.captions) if options.captions else None
     print(write_run_report(Path(options.run), captioned_folder_json=captions))
+    return 0
+
+
+def _metrics(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from lavis_lite.commands.launch import print_table
+    from lavis_lite.common.run_folder import RunFolder
+
+    print_table(RunFolder(Path(options.run)))
     return 0

@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": {"common", "models", "report", "runners"},
     "cli": {"commands", "common", "report", "runners"},
     "__init__": {"common", "datasets", "models"},
+    "__main__": {"cli"},
 }
 # of the data sets, runners know the loading alone
 ONLY_MODULE = {("runners", "datasets"): "lavis_lite.datasets.loading"}

@@ -98,7 +98,7 @@ def build_datasets(config: ResolvedConfig, splits: Sequence[str]) -> dict[str, l
     for split, found in datasets.items():
         if not found:
             raise ConfigError(
-                f"{config.source}: no data set has the split {split!r}; there are {', '.join(sorted(known))}. "
+                f"{config.source}: no data set has the split {split!r}, only {', '.join(sorted(known))}. "
                 "Change run.train_splits, run.valid_splits or run.test_splits."
             )
         logger.info("%s: %d samples.", split, sum(len(dataset) for dataset in found))
