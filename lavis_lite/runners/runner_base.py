@@ -98,7 +98,9 @@ class RunnerBase:
 
     @property
     def segment(self) -> int:
-        """How many segments are complete."""
+        """How many segments are complete; none where nothing was trained."""
+        if self.state.step == 0:
+            return 0
         return -(-self.state.step // self.steps_per_segment)
 
     # ---- training ----
