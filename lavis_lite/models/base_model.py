@@ -119,6 +119,10 @@ class BaseModel(nn.Module):
             for part in (*vision.blocks[-unfreeze_last_vision_layers:], vision.norm):
                 part.requires_grad_(True)
 
+    def compile_parts(self) -> None:
+        """Run the model through torch.compile; the names of its weights stay."""
+        self.compile(dynamic=True)
+
     def train(self, mode: bool = True) -> BaseModel:
         """Switch to training; parts with nothing to train stay deterministic."""
         super().train(mode)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lavis_lite.common.checkpoint import load_strictly
 from lavis_lite.common.schema import ConfigError, parse
 from lavis_lite.models.base_model import BaseModel
-from lavis_lite.models.med import TextConfig, without_inert_keys
+from lavis_lite.models.med import TextConfig, TextLayer, without_inert_keys
 from lavis_lite.models.tokenizer import DEFAULT_TOKENIZER, load_tokenizer
 from lavis_lite.models.vit import (
     DEFAULT_DROP_PATH,
@@ -103,6 +103,14 @@ class BlipBase(BaseModel):
     def save_pretrained_files(self, folder: Path) -> None:
         """Write the tokenizer to ``folder/tokenizer``."""
         self.tokenizer.save_pretrained(folder / "tokenizer")
+
+    def compile_parts(self) -> None:
+        """Compile every layer of the vision and text transformers by itself; texts may vary in length."""
+        for part in self.modules():
+            if isinstance(part, TextLayer):
+                part.compile(dynamic=True)
+        for block in self.visual_encoder.blocks:
+            block.compile()
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Return hidden states (images, 1 + patches, width) of `image` (images, 3, height, width).
