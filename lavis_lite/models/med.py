@@ -19,7 +19,7 @@ Several texts about one image (beams, candidate captions, references) lie side b
 query axis: `hidden` of shape (images * texts, length, width) meets an image's keys as
 (images, texts * length, width), and nothing of the image is copied.
 
-Module names follow the published checkpoints; `docs/architecture.md` lists them.
+Module names follow the published checkpoints.
 """
 
 from __future__ import annotations
