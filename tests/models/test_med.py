@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lavis_lite.models.med import CachedDecoder, TextConfig, TextDecoder, TextTransformer
+from lavis_lite.models.cached_decoder import CachedDecoder
+from lavis_lite.models.med import TextDecoder, TextTransformer
+from lavis_lite.models.text_config import TextConfig
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from torch import Tensor
 from lavis_lite.common.checkpoint import load_strictly
 from lavis_lite.common.schema import ConfigError, parse
 from lavis_lite.models.base_model import BaseModel
-from lavis_lite.models.med import TextConfig, TextLayer, without_inert_keys
+from lavis_lite.models.med import TextLayer
+from lavis_lite.models.text_config import TextConfig, without_inert_keys
 from lavis_lite.models.tokenizer import DEFAULT_TOKENIZER, load_tokenizer
 from lavis_lite.models.vit import (
     DEFAULT_DROP_PATH,

@@ -15,8 +15,9 @@ from lavis_lite.common.schema import parse
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.blip_outputs import BlipIntermediateOutput, BlipOutput, DecoderOutput
 from lavis_lite.models.blip_models.losses import IGNORED, lm_loss
+from lavis_lite.models.cached_decoder import CachedDecoder
 from lavis_lite.models.generation import GenerationSettings, generate
-from lavis_lite.models.med import CachedDecoder, TextDecoder
+from lavis_lite.models.med import TextDecoder
 
 
 @registry.register_model("blip_caption")
