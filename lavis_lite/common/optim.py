@@ -1,11 +1,13 @@
-"""Parameter groups, and learning-rate schedules as pure functions of the step."""
+"""Optimizers, parameter groups, and learning-rate schedules as pure functions of the step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from lavis_lite.common.registry import registry, suggest
@@ -88,3 +90,69 @@ def parameter_groups(
     if not groups:
         raise ValueError("run.freeze leaves nothing to train; unfreeze a part of the model.")
     return list(groups.values())
+
+
+class MuonWithAdamW:
+    """Muon for the weights of linear layers, AdamW for all else; one optimizer to its caller.
+
+    Muon's update of a matrix has all its directions equally long, which takes a model that starts
+    from nothing much farther in the same number of steps. It is scaled to the size of AdamW's, so
+    that one learning rate serves both.
+
+    Args:
+        model: whose parameters `groups` holds.
+        groups: from `parameter_groups`.
+    """
+
+    def __init__(
+        self, model: nn.Module, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]
+    ) -> None:
+        linear = {id(part.weight) for part in model.modules() if isinstance(part, nn.Linear)}
+        # The language-model head is the embedding matrix, whose rows are words.
+        linear -= {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
+        matrices, others = [], []
+        for group in groups:
+            for chosen, wanted in ((matrices, True), (others, False)):
+                parameters = [p for p in group["params"] if (id(p) in linear) == wanted]
+                if parameters:
+                    chosen.append({**group, "params": parameters})
+        self.parts: list[torch.optim.Optimizer] = []
+        if matrices:
+            self.parts.append(torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw"))
+        if others:
+            self.parts.append(torch.optim.AdamW(others, lr=lr, betas=betas, foreach=True))
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of both."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self) -> None:
+        """Update the weights."""
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for part, part_state in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(part_state)
+
+
+def build_optimizer(
+    name: Literal["adamw", "muon"],
+    model: nn.Module,
+    groups: list[dict[str, Any]],
+    lr: float,
+    betas: tuple[float, float],
+) -> torch.optim.Optimizer | MuonWithAdamW:
+    """Return the optimizer of `groups`, which are parameters of `model`."""
+    if name == "muon":
+        return MuonWithAdamW(model, groups, lr, betas)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, foreach=True)

@@ -13,6 +13,8 @@ class RunConfig:
     Attributes:
         task: registered name of the task.
         runner: "runner_base" counts epochs, "runner_iter" iterations.
+        optimizer: "adamw", as BLIP is trained, or "muon" (with AdamW for embeddings, norms and biases),
+            which learns several times as much a step from nothing.
         lr_sched: registered name of the schedule, evaluated at every optimizer step.
         warmup_lr: where the warm-up starts; None for `init_lr` / 100.
         warmup_steps: optimizer steps of warm-up.
@@ -56,6 +58,7 @@ class RunConfig:
     task: str = "captioning"
     runner: str = "runner_base"
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
     lr_sched: str = "linear_warmup_cosine_lr"
     init_lr: float = 1e-5
     min_lr: float = 0.0

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lavis_lite.common import distributed
 from lavis_lite.common.metric_log import MetricLog
-from lavis_lite.common.optim import SchedulePlan, parameter_groups
+from lavis_lite.common.optim import SchedulePlan, build_optimizer, parameter_groups
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_config import RunConfig
 from lavis_lite.datasets.loading import FILLER
@@ -47,7 +47,8 @@ class Optimization:
         self.schedule = registry.get_lr_scheduler_class(config.lr_sched)
         groups = parameter_groups(model, config.weight_decay, config.lr_scale)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.init_lr, betas=(0.9, config.beta2), foreach=True)
+        betas = (0.9, config.beta2)
+        self.optimizer = build_optimizer(config.optimizer, model, groups, config.init_lr, betas)
 
     def step(
         self,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 from lavis_lite import load_model
 from lavis_lite.common.optim import (
+    MuonWithAdamW,
     SchedulePlan,
     constant_lr,
     linear_warmup_cosine_lr,
@@ -83,6 +86,43 @@ def test_rates_are_scaled_by_part_and_vectors_do_not_decay(model):
     }
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     assert all(p.ndim < 2 for group in groups if group["weight_decay"] == 0 for p in group["params"])
+
+
+def muon_of(model):
+    return MuonWithAdamW(model, parameter_groups(model, 0.05, {"visual_encoder": 0.1}), 1e-3, (0.9, 0.98))
+
+
+def test_muon_takes_the_linear_layers_and_adamw_the_rest(model):
+    muon, adamw = muon_of(model).parts
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    matrices = {names[id(parameter)] for group in muon.param_groups for parameter in group["params"]}
+    others = {names[id(parameter)] for group in adamw.param_groups for parameter in group["params"]}
+    assert matrices | others == set(names.values())
+    assert not matrices & others
+    assert "visual_encoder.blocks.0.attn.qkv.weight" in matrices
+    assert "text_decoder.bert.embeddings.word_embeddings.weight" in others
+    assert all(name.endswith("weight") for name in matrices)
+    assert {group["lr_scale"] for group in muon.param_groups} == {0.1, 1.0}
+
+
+def test_muon_goes_on_from_its_saved_state_as_if_it_had_never_stopped(model):
+    twin = copy.deepcopy(model)
+    samples = {"image": torch.zeros(2, 3, 64, 64), "text_input": ["a picture of a circle"] * 2}
+
+    def step(one, optimizer):
+        optimizer.zero_grad()
+        one(samples).loss.backward()
+        optimizer.step()
+
+    first = muon_of(model)
+    step(model, first)
+    second = muon_of(twin)
+    twin.load_state_dict(model.state_dict())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    step(model, first)
+    step(twin, second)
+    for name, parameter in twin.named_parameters():
+        assert torch.equal(parameter, model.get_parameter(name)), name
 
 
 def test_fp16_without_a_gpu_is_refused():
