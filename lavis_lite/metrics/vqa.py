@@ -1,0 +1,107 @@
+"""Accuracy of answers by the protocol of VQA v2: an answer that three of ten people gave is right."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+
+# What the protocol restores in answers that lost their apostrophes.
+CONTRACTIONS = (
+    "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't "
+    "haven't he'd he'd've he's how'd how'll how's i'd've i'm i've isn't it'd it'd've it'll let's ma'am "
+    "mightn't mightn't've might've mustn't must've needn't not've o'clock oughtn't ow's'at shan't "
+    "she'd've should've shouldn't shouldn't've somebody'd somebody'd've somebody'll somebody's someone'd "
+    "someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've "
+    "there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll "
+    "what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll "
+    "why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll "
+    "you're you've"
+)
+COUNTING = "zero one two three four five six seven eight nine ten"
+NUMBER_WORDS = {word: str(number) for number, word in enumerate(COUNTING.split())} | {"none": "0"}
+ARTICLES = {"a", "an", "the"}
+PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_PERIOD = re.compile(r"\.(?!\d)")
+_COMMA_IN_NUMBER = re.compile(r"\d,\d")
+
+
+def _without_some_apostrophes(word: str) -> Iterable[str]:
+    places = [place for place, letter in enumerate(word) if letter == "'"]
+    for count in range(1, len(places) + 1):
+        for dropped in combinations(places, count):
+            yield "".join(letter for place, letter in enumerate(word) if place not in dropped)
+
+
+RESTORED = {broken: word for word in CONTRACTIONS.split() for broken in _without_some_apostrophes(word)}
+
+
+def normalise_answer(answer: str) -> str:
+    """Return `answer` as the protocol compares it: no punctuation, articles or number words.
+
+    >>> normalise_answer("The two dogs.")
+    '2 dogs'
+    >>> normalise_answer("dont know")
+    "don't know"
+    """
+    words = _without_punctuation(" ".join(answer.split())).lower().split()
+    words = [NUMBER_WORDS.get(word, word) for word in words]
+    return " ".join(RESTORED.get(word, word) for word in words if word not in ARTICLES)
+
+
+def _without_punctuation(text: str) -> str:
+    joins = bool(_COMMA_IN_NUMBER.search(text))
+    for mark in PUNCTUATION:
+        # beside a space, or in a number, a mark vanishes; else it parts two words
+        vanishes = f"{mark} " in text or f" {mark}" in text or joins
+        text = text.replace(mark, "" if vanishes else " ")
+    return _PERIOD.sub("", text)
+
+
+def answer_accuracy(answer: str, references: Sequence[str]) -> float:
+    """Return how right `answer` is, 0 to 1, given what (usually ten) people answered.
+
+    The mean, over leaving out each person in turn, of min(1, number who agree / 3).
+    """
+    if len(set(references)) > 1:
+        references = [_without_punctuation(reference) for reference in references]
+    given = normalise_answer(answer)
+    agreeing = sum(reference == given for reference in references)
+    shares = (min(1.0, (agreeing - (reference == given)) / 3) for reference in references)
+    return sum(shares) / len(references)
+
+
+def vqa_metrics(
+    answers: Mapping[int, str],
+    references: Mapping[int, Sequence[str]],
+    answer_types: Mapping[int, str] | None = None,
+    question_types: Mapping[int, str] | None = None,
+) -> dict[str, float]:
+    """Return accuracies in percent: "agg_metrics" over all questions, and one for each type.
+
+    Args:
+        answers: question id -> answer.
+        references: question id -> what people answered.
+        answer_types: question id -> "yes/no", "number", "other".
+        question_types: question id -> for example "what color is the".
+    """
+    scores = {question: answer_accuracy(answers[question], references[question]) for question in answers}
+    metrics = {"agg_metrics": _percent(scores.values())}
+    for types, prefix in ((answer_types, ""), (question_types, "question: ")):
+        groups: dict[str, list[float]] = defaultdict(list)
+        for question, score in scores.items():
+            if types and question in types:
+                groups[types[question]].append(score)
+        metrics |= {prefix + name: _percent(group) for name, group in sorted(groups.items())}
+    return metrics
+
+
+def direct_answer_accuracy(answer: str, references: Sequence[str]) -> float:
+    """Return A-OKVQA's accuracy of one answer: min(1, number of people who gave it / 3)."""
+    return min(1.0, Counter(references)[answer] / 3)
+
+
+def _percent(scores: Iterable[float]) -> float:
+    scores = list(scores)
+    return 100 * sum(scores) / len(scores)
