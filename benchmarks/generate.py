@@ -66,9 +66,7 @@ def random_images(arguments: argparse.Namespace, dtype: torch.dtype) -> torch.Te
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(arguments.device, dtype)
 
 
-def our_way(
-    model: BlipCaption, arguments: argparse.Namespace, dtype: torch.dtype
-) -> Callable[[], list[str]]:
+def our_way(model: BlipCaption, arguments: argparse.Namespace, dtype: torch.dtype) -> Callable[[], list[str]]:
     model.to(arguments.device, dtype)
     model.prompt = ""
     samples = {"image": random_images(arguments, dtype)}
