@@ -124,11 +124,13 @@ def load_strictly(
     state_dict: Mapping[str, Tensor],
     source: str,
     unneeded: Iterable[str] = (),
+    fresh: Iterable[str] = (),
 ) -> None:
     """Load `state_dict` into `module`, every key accounted for.
 
     Args:
         unneeded: beginnings of keys that the file may hold although the module has no such part.
+        fresh: beginnings of keys that the file may lack: these weights stay as they are.
 
     Raises:
         CheckpointError: missing, unexpected or mis-shaped keys, all named.
@@ -137,6 +139,8 @@ def load_strictly(
     # A buffer that holds no knowledge may be missing (position_ids is, in newer files).
     derived = {key for key in own if key.endswith("position_ids")}
     missing = sorted(own.keys() - state_dict.keys() - derived)
+    started_fresh = [key for key in missing if key.startswith(tuple(fresh))]
+    missing = [key for key in missing if key not in started_fresh]
     unexpected = sorted(key for key in state_dict.keys() - own.keys() if not key.startswith(tuple(unneeded)))
     shapes = [
         f"{key} {tuple(state_dict[key].shape)}, needed {tuple(own[key].shape)}"
@@ -153,6 +157,8 @@ def load_strictly(
             f"{source}: the weights do not fit {type(module).__name__}. " + " ".join(filter(None, complaints))
         )
     module.load_state_dict({key: state_dict[key] for key in own if key in state_dict}, strict=False)
+    if started_fresh:
+        logger.info("%s: %s", source, _complaint("are not there and start anew", started_fresh))
 
 
 def _complaint(what: str, keys: list[str], shown: int = 8) -> str:

@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# Key of a batch that is there only so that a rank with an empty share takes part in the step.
+FILLER = "filler"
 TIMEOUT = datetime.timedelta(minutes=30)
 
 
@@ -69,6 +71,47 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     total = tensor.clone()
     dist.all_reduce(total)
     return total
+
+
+def gather_rows(tensor: Tensor) -> Tensor:
+    """Return everybody's rows of `tensor` (rows, ...), in order of rank; ranks may have different counts.
+
+    Gradients do not flow; see `gather_rows_with_gradient`.
+    """
+    if not is_active():
+        return tensor
+    counts = gather_counts(len(tensor), tensor.device)
+    padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
+    padded[: len(tensor)] = tensor.detach()
+    shares = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(shares, padded)
+    return torch.cat([share[:count] for share, count in zip(shares, counts, strict=True)])
+
+
+def gather_counts(count: int, device: torch.device) -> list[int]:
+    """Return everybody's `count`, in order of rank."""
+    if not is_active():
+        return [count]
+    counts = [torch.zeros(1, dtype=torch.long, device=device) for _ in range(world_size())]
+    dist.all_gather(counts, torch.tensor([count], device=device))
+    return torch.cat(counts).tolist()
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, tensor: Tensor) -> Tensor:
+        context.count = len(tensor)
+        context.start = sum(gather_counts(len(tensor), tensor.device)[: rank()])
+        return gather_rows(tensor)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return sum_over_ranks(gradient.contiguous())[context.start : context.start + context.count]
+
+
+def gather_rows_with_gradient(tensor: Tensor) -> Tensor:
+    """Return everybody's rows, as `gather_rows`; the gradient is the sum of all ranks' gradients."""
+    return _GatherRows.apply(tensor) if is_active() else tensor
 
 
 def gather_objects(item: Any) -> list[Any]:

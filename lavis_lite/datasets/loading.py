@@ -14,11 +14,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lavis_lite.common.distributed import FILLER
 from lavis_lite.common.random import key_seed, keyed_generator, seeded_scope
 from lavis_lite.datasets.base_dataset import collate
 
 BAD_SAMPLES = "bad_samples"
-FILLER = "filler"
 # What reading a bad file raises: OSError is Pillow's, ValueError covers our ImageError.
 READ_ERRORS = (OSError, ValueError)
 ATTEMPTS = 20

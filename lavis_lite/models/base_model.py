@@ -99,6 +99,9 @@ class BaseModel(nn.Module):
     def after_step(self) -> None:
         """Follow one optimizer step (momentum copies do); called once a step, also under accumulation."""
 
+    def after_skipped_step(self) -> None:
+        """Forget what was kept for `after_step`: the step was left out."""
+
     def save_pretrained_files(self, folder: Path) -> None:
         """Write what is needed beside the weights to use a checkpoint elsewhere (a tokenizer, say)."""
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from transformers import BertTokenizerFast
 
 DEFAULT_TOKENIZER = "bert-base-uncased"
+DECODER_TOKEN = "[DEC]"
+ENCODER_TOKEN = "[ENC]"
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 # Vocabularies that ship with the library, by name.
 BUNDLED = Path(__file__).parent.parent / "configs" / "tokenizers"
@@ -34,8 +36,8 @@ def load_tokenizer(name: str = DEFAULT_TOKENIZER) -> BertTokenizerFast:
             f"tokenizer {name!r}: no such folder here, and the hub did not give it ({_first_line(error)}). "
             'Name a folder that holds vocab.txt, or "shapes" for the small bundled one.'
         ) from error
-    tokenizer.add_special_tokens({"bos_token": "[DEC]"})
-    tokenizer.add_special_tokens({"additional_special_tokens": ["[ENC]"]})
+    tokenizer.add_special_tokens({"bos_token": DECODER_TOKEN})
+    tokenizer.add_special_tokens({"additional_special_tokens": [ENCODER_TOKEN]})
     return tokenizer
 
 

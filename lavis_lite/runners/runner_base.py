@@ -154,8 +154,9 @@ class RunnerBase:
         self.wrapped.train()
         for samples in window:
             self._count_bad_samples(samples.pop(BAD_SAMPLES))
+        place = {"epoch": self.state.epoch, "num_iters_per_epoch": self.loader.batches_per_epoch}
         batches = [
-            self.to_device({**samples, "epoch": self.state.epoch, "iters": self.state.batch + i})
+            self.to_device({**samples, **place, "iters": self.state.batch + i})
             for i, samples in enumerate(window)
         ]
         stop = self.signals.received is not None
@@ -163,6 +164,7 @@ class RunnerBase:
         if result.done:
             self.model.after_step()
         else:
+            self.model.after_skipped_step()
             self.state.bad_steps += 1
         self.state.step += 1
         self.state.batch += len(window)

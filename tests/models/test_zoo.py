@@ -40,7 +40,7 @@ def test_the_full_sizes_have_the_published_number_of_entries_and_parameters(tmp_
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("blip_captions", "base"), UnknownNameError, r"Did you mean blip_caption\?"),
+        (("blip_captions", "base"), UnknownNameError, r"Did you mean blip_caption"),
         (("blip_caption", "bas"), UnknownNameError, r"has no type 'bas'. Did you mean base"),
     ],
 )

@@ -1,5 +1,17 @@
 """The BLIP family, one short file a model; importing this package registers them."""
 
-from lavis_lite.models.blip_models import blip_caption
+from lavis_lite.models.blip_models import (
+    blip_caption,
+    blip_feature_extractor,
+    blip_image_text_matching,
+    blip_pretrain,
+    blip_retrieval,
+)
 
-__all__ = ["blip_caption"]
+__all__ = [
+    "blip_caption",
+    "blip_feature_extractor",
+    "blip_image_text_matching",
+    "blip_pretrain",
+    "blip_retrieval",
+]

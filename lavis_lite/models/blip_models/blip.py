@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,7 +15,7 @@ from lavis_lite.common.schema import ConfigError, parse
 from lavis_lite.models.base_model import BaseModel
 from lavis_lite.models.med import TextLayer
 from lavis_lite.models.text_config import TextConfig, without_inert_keys
-from lavis_lite.models.tokenizer import DEFAULT_TOKENIZER, load_tokenizer
+from lavis_lite.models.tokenizer import DEFAULT_TOKENIZER, ENCODER_TOKEN, load_tokenizer
 from lavis_lite.models.vit import (
     DEFAULT_DROP_PATH,
     NAMED_SIZES,
@@ -29,6 +29,9 @@ CONFIGS = Path(__file__).parent.parent.parent / "configs" / "models"
 
 class BlipBase(BaseModel):
     """Backbone of the BLIP models. State-dict keys are those of the published checkpoints."""
+
+    # Beginnings of the names of weights that a checkpoint may lack, and that then start anew.
+    fresh_parts: ClassVar[tuple[str, ...]] = ()
 
     @dataclass
     class Config(BaseModel.Config):
@@ -87,6 +90,35 @@ class BlipBase(BaseModel):
         """Id of [DEC], first token of everything the decoder says."""
         return self.tokenizer.bos_token_id
 
+    @property
+    def enc_token_id(self) -> int:
+        """Id of [ENC], first token of a text that is read together with an image."""
+        return self.tokenizer.convert_tokens_to_ids(ENCODER_TOKEN)
+
+    def tokenize(
+        self,
+        texts: Sequence[str],
+        first_token_id: int | None = None,
+        padding: Literal["longest", "max_length"] = "longest",
+        max_length: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return input_ids and attention_mask, each (texts, length), padded on the right.
+
+        Args:
+            first_token_id: what stands in the place of [CLS]: it tells the text model its role.
+            max_length: tokens a text is cut to; None for `max_txt_len`.
+        """
+        tokens = self.tokenizer(
+            list(texts),
+            padding=padding,
+            truncation=True,
+            max_length=max_length or self.config.max_txt_len,
+            return_tensors="pt",
+        ).to(self.device)
+        if first_token_id is not None:
+            tokens.input_ids[:, 0] = first_token_id
+        return tokens.input_ids, tokens.attention_mask
+
     def load_weights(self, state_dict: Mapping[str, Tensor], source: str) -> None:
         """Take published weights: position embeddings are resized, parts that the model lacks left out.
 
@@ -94,12 +126,12 @@ class BlipBase(BaseModel):
             CheckpointError: a key that the model needs is missing or mis-shaped; all are named.
         """
         state_dict = dict(state_dict)
-        key = "visual_encoder.pos_embed"
-        if key in state_dict:
-            state_dict[key] = resize_position_embedding(
-                state_dict[key], tokens=self.visual_encoder.pos_embed.shape[1]
-            )
-        load_strictly(self, state_dict, source, unneeded=OTHER_PARTS)
+        for key in ("visual_encoder.pos_embed", "visual_encoder_m.pos_embed"):
+            if key in state_dict:
+                state_dict[key] = resize_position_embedding(
+                    state_dict[key], tokens=self.visual_encoder.pos_embed.shape[1]
+                )
+        load_strictly(self, state_dict, source, unneeded=OTHER_PARTS, fresh=self.fresh_parts)
 
     def save_pretrained_files(self, folder: Path) -> None:
         """Write the tokenizer to ``folder/tokenizer``."""

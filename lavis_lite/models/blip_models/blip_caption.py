@@ -99,11 +99,7 @@ class BlipCaption(BlipBase):
                 f"{len(texts)} captions do not share out among {len(image_embeds)} images; give every "
                 "image of a batch the same number of captions."
             )
-        tokens = self.tokenizer(
-            texts, padding="longest", truncation=True, max_length=self.config.max_txt_len, return_tensors="pt"
-        ).to(image_embeds.device)
-        input_ids, attention_mask = tokens.input_ids, tokens.attention_mask
-        input_ids[:, 0] = self.dec_token_id
+        input_ids, attention_mask = self.tokenize(texts, self.dec_token_id)
         labels = input_ids.masked_fill(attention_mask == 0, IGNORED)
         labels[:, : self.prompt_length] = IGNORED
 

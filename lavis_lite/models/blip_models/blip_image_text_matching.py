@@ -1,0 +1,95 @@
+"""How well a text fits an image: by the matching head, or by the similarity of their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lavis_lite.common.registry import registry
+from lavis_lite.models.blip_models.matcher import BlipMatcher
+
+MatchHead = Literal["itm", "itc"]
+
+
+@registry.register_model("blip_image_text_matching")
+class BlipITM(BlipMatcher):
+    """A retrieval checkpoint without what only training needs.
+
+    Example:
+        >>> from lavis_lite import load_model
+        >>> model = load_model("blip_image_text_matching", "tiny", is_eval=True)
+        >>> samples = {"image": torch.zeros(2, 3, 64, 64), "text_input": ["a red circle", "a star"]}
+        >>> model(samples, match_head="itm").shape
+        torch.Size([2, 2])
+    """
+
+    default_configs: ClassVar[Mapping[str, str]] = {
+        "base": "blip_itm_base",
+        "large": "blip_itm_large",
+        "tiny": "blip_itm_tiny",
+    }
+
+    def forward(self, samples: Mapping[str, Any], match_head: MatchHead = "itm") -> Tensor:
+        """Return match logits (pairs, 2), column 1 for a match, or cosine similarities (images, texts).
+
+        Args:
+            samples: "image" (images, 3, image_size, image_size) and "text_input", a list of texts; for
+                "itm" one text an image, or as many for each, an image's texts adjacent.
+
+        Raises:
+            ValueError: an unknown head, or texts that cannot be shared out among the images.
+        """
+        _check_head(match_head)
+        texts = samples["text_input"]
+        texts = [texts] if isinstance(texts, str) else texts
+        image_embeds = self.encode_image(samples["image"])
+        if match_head == "itc":
+            return self.project_image_embeds(image_embeds) @ self.embed_texts(texts).T
+        if len(texts) % len(image_embeds):
+            raise ValueError(
+                f"{len(texts)} texts do not share out among {len(image_embeds)} images; give every image "
+                "the same number of texts, or use match_head='itc', which compares all with all."
+            )
+        return self.match_logits(*self.tokenize(texts), self.text_encoder.project_image(image_embeds))
+
+    @torch.no_grad()
+    def itm_rank(
+        self,
+        image_embeds: Tensor,
+        image_atts: Tensor | None,
+        encoder_input_ids: Tensor,
+        match_head: MatchHead = "itm",
+    ) -> Tensor:
+        """Return how probable a match is (rows,), or cosine similarities, of ids made elsewhere.
+
+        Args:
+            image_embeds: hidden states (images, tokens, width).
+            image_atts: (images, tokens), 1 where attention may go; None for everywhere.
+            encoder_input_ids: (rows, length), 0 where there is padding, an image's rows adjacent.
+        """
+        _check_head(match_head)
+        attention_mask = (encoder_input_ids != self.tokenizer.pad_token_id).long()
+        if match_head == "itc":
+            text_embeds = self.encode_text(encoder_input_ids, attention_mask)
+            return self.project_image_embeds(image_embeds) @ self.project_text_embeds(text_embeds).T
+        states = self.text_encoder(
+            self.match_ids(encoder_input_ids),
+            attention_mask,
+            mode="multimodal",
+            image_kv=self.text_encoder.project_image(image_embeds),
+            image_mask=None if image_atts is None else image_atts[:, None, None, :].bool(),
+        )
+        return self.itm_head(states[:, 0]).softmax(1)[:, 1]
+
+    def itm_scores(self, image: Tensor, texts: Sequence[Sequence[str]]) -> list[Tensor]:
+        """Return, for each of `image` (images, 3, height, width), how probable each of its texts fits."""
+        logits = self.match_candidates(self.encode_image(image), texts)
+        return [scores.softmax(1)[:, 1] for scores in logits]
+
+
+def _check_head(match_head: str) -> None:
+    if match_head not in ("itm", "itc"):
+        raise ValueError(f"match_head is {match_head!r}; choose 'itm' or 'itc'.")

@@ -1,0 +1,92 @@
+"""Image-text retrieval: find the texts of an image and the image of a text (paper section 5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from lavis_lite.common.registry import registry
+from lavis_lite.models.blip_models.blip_outputs import BlipIntermediateOutput, BlipOutput
+from lavis_lite.models.blip_models.contrastive import Alignment, BlipContrastive
+from lavis_lite.models.blip_models.ranking import RankingSettings, rank_images_and_texts
+
+
+@registry.register_model("blip_retrieval")
+class BlipRetrieval(BlipContrastive):
+    """Trained on ITC + ITM; texts of one image share ITC's targets.
+
+    Example:
+        >>> import torch
+        >>> from lavis_lite import load_model
+        >>> model = load_model("blip_retrieval", "tiny", is_eval=True)
+        >>> model.embed_texts(["a red circle", "a star"]).shape
+        torch.Size([2, 64])
+    """
+
+    default_configs: ClassVar[Mapping[str, str]] = {
+        "coco": "blip_retrieval_coco",
+        "flickr": "blip_retrieval_flickr",
+        "tiny": "blip_retrieval_tiny",
+    }
+    shares_targets: ClassVar[bool] = True
+
+    @dataclass
+    class Config(BlipContrastive.Config):
+        """Settings."""
+
+        alpha_ramp_epochs: float = 1.0
+
+    config: Config
+
+    def forward(self, samples: Mapping[str, Any]) -> BlipOutput:
+        """Return the losses of matching pairs.
+
+        Args:
+            samples: "image" (pairs, 3, image_size, image_size), "text_input" (pairs,) texts, "image_id"
+                (pairs,) numbers or names; may hold "epoch", "iters", "num_iters_per_epoch".
+
+        Raises:
+            ValueError: not as many texts as images, or no image_id.
+        """
+        if "image_id" not in samples:
+            raise ValueError("blip_retrieval needs samples['image_id'], to know which texts share an image.")
+        pairs = self.read_pairs(samples)
+        alignment = self.align(samples, pairs)
+        matching = self.match(samples, pairs, alignment, self.text_encoder.project_image(pairs.image_embeds))
+        return BlipOutput(
+            loss=alignment.loss + matching.loss,
+            loss_itc=alignment.loss,
+            loss_itm=matching.loss,
+            loss_weight=matching.loss.new_tensor(float(len(pairs.input_ids))),
+            sims=alignment.similarity,
+            intermediate_output=BlipIntermediateOutput(
+                image_embeds=pairs.image_embeds,
+                text_embeds=alignment.text_embeds,
+                image_embeds_m=alignment.image_embeds_m,
+                text_embeds_m=alignment.text_embeds_m,
+                **matching.outputs(),
+            ),
+        )
+
+    def negative_similarities(self, alignment: Alignment, columns: Tensor, what: str) -> Tensor:
+        """Return (pairs, pool): online features on both sides, as BLIP's retrieval has it."""
+        features = (alignment.image_features, alignment.text_features)
+        own, others = features if what == "texts" else features[::-1]
+        return own @ self.gather_pool(others).T / self.temp
+
+    def compute_sim_matrix(
+        self, data_loader: Iterable[Mapping[str, Any]], task_cfg: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores (images, texts) and (texts, images) of a whole split, re-ranked by ITM.
+
+        Args:
+            data_loader: yields {"image", "index"}, this rank's share; its `dataset` has `text` and `image`.
+            task_cfg: has `k_test`, how many candidates are re-ranked.
+        """
+        settings = RankingSettings(k_test=task_cfg.k_test)
+        dataset = data_loader.dataset
+        return rank_images_and_texts(self, data_loader, dataset.text, len(dataset.image), settings)

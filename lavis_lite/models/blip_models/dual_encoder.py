@@ -1,0 +1,60 @@
+"""Images and texts as vectors of one space: what ITC trains and image search uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lavis_lite.models.blip_models.blip import BlipBase
+from lavis_lite.models.med import TextTransformer
+
+
+class BlipDualEncoder(BlipBase):
+    """A vision and a text transformer, and a projection of each to the common space.
+
+    Two kinds of features, never to be confused: *hidden states* (`encode_image`, `encode_text`) are
+    what cross-attention reads; *embeddings* (`embed_images`, `embed_texts`) are projected, of length
+    1, and comparable by their dot product.
+    """
+
+    @dataclass
+    class Config(BlipBase.Config):
+        """Settings.
+
+        Attributes:
+            embed_dim: size of the common space.
+        """
+
+        embed_dim: int = 256
+        max_txt_len: int = 35
+
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.text_encoder = TextTransformer(self.text_config)
+        self.vision_proj = nn.Linear(config.vision_sizes.embed_dim, config.embed_dim)
+        self.text_proj = nn.Linear(self.text_config.hidden_size, config.embed_dim)
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return hidden states (texts, length, hidden_size) of texts read without an image ([CLS] first)."""
+        return self.text_encoder(input_ids, attention_mask, mode="text")
+
+    def project_image_embeds(self, image_embeds: Tensor) -> Tensor:
+        """Return embeddings (images, embed_dim) of hidden states (images, tokens, width): of their [CLS]."""
+        return F.normalize(self.vision_proj(image_embeds[:, 0]), dim=-1)
+
+    def project_text_embeds(self, text_embeds: Tensor) -> Tensor:
+        """Return embeddings (texts, embed_dim) of hidden states (texts, length, hidden_size)."""
+        return F.normalize(self.text_proj(text_embeds[:, 0]), dim=-1)
+
+    def embed_images(self, image: Tensor) -> Tensor:
+        """Return embeddings (images, embed_dim), of length 1, of `image` (images, 3, height, width)."""
+        return self.project_image_embeds(self.encode_image(image))
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Return embeddings (texts, embed_dim), of length 1."""
+        return self.project_text_embeds(self.encode_text(*self.tokenize(texts)))
