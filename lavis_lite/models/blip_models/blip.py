@@ -30,9 +30,6 @@ CONFIGS = Path(__file__).parent.parent.parent / "configs" / "models"
 class BlipBase(BaseModel):
     """Backbone of the BLIP models. State-dict keys are those of the published checkpoints."""
 
-    # Beginnings of the names of weights that a checkpoint may lack, and that then start anew.
-    fresh_parts: ClassVar[tuple[str, ...]] = ()
-
     @dataclass
     class Config(BaseModel.Config):
         """Sizes and vocabulary.
@@ -119,8 +116,11 @@ class BlipBase(BaseModel):
             tokens.input_ids[:, 0] = first_token_id
         return tokens.input_ids, tokens.attention_mask
 
-    def load_weights(self, state_dict: Mapping[str, Tensor], source: str) -> None:
+    def load_weights(self, state_dict: Mapping[str, Tensor], source: str, fresh: Sequence[str] = ()) -> None:
         """Take published weights: position embeddings are resized, parts that the model lacks left out.
+
+        Args:
+            fresh: beginnings of the names of weights that may be missing, and then start anew.
 
         Raises:
             CheckpointError: a key that the model needs is missing or mis-shaped; all are named.
@@ -131,7 +131,7 @@ class BlipBase(BaseModel):
                 state_dict[key] = resize_position_embedding(
                     state_dict[key], tokens=self.visual_encoder.pos_embed.shape[1]
                 )
-        load_strictly(self, state_dict, source, unneeded=OTHER_PARTS, fresh=self.fresh_parts)
+        load_strictly(self, state_dict, source, unneeded=OTHER_PARTS, fresh=fresh)
 
     def save_pretrained_files(self, folder: Path) -> None:
         """Write the tokenizer to ``folder/tokenizer``."""
@@ -151,6 +151,14 @@ class BlipBase(BaseModel):
         Raises:
             ValueError: the images are not of the model's size.
         """
+        return self.visual_encoder(self.check_image(image))
+
+    def check_image(self, image: Tensor) -> Tensor:
+        """Return `image`, if it has the model's size.
+
+        Raises:
+            ValueError: it has not.
+        """
         size = self.config.image_size
         if image.shape[-2:] != (size, size):
             height, width = image.shape[-2:]
@@ -158,7 +166,7 @@ class BlipBase(BaseModel):
                 f"the model takes {size} x {size} pixels but the images have {height} x {width}; give the "
                 f"image processor image_size={size}, or build the model with another image_size."
             )
-        return self.visual_encoder(image)
+        return image
 
 
 # Parts of the published checkpoints that some models have and others do without.

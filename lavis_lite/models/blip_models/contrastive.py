@@ -120,7 +120,6 @@ class BlipContrastive(BlipMatcher):
     """What pretraining and retrieval share."""
 
     momentum_parts: ClassVar[tuple[str, ...]] = ("visual_encoder", "text_encoder", "vision_proj", "text_proj")
-    fresh_parts: ClassVar[tuple[str, ...]] = QUEUES
     # Equal image ids share the targets of ITC (retrieval), and are kept in a queue for it.
     shares_targets: ClassVar[bool] = False
     smallest_negative_weight: ClassVar[float] = 0.0
@@ -191,18 +190,6 @@ class BlipContrastive(BlipMatcher):
             total=max(1, sum(counts)),
         )
 
-    def alpha_of(self, samples: Mapping[str, Any]) -> float:
-        """Return alpha at this place of the training; outside of training, all of it."""
-        if "epoch" not in samples:
-            return self.config.alpha
-        return ramped_alpha(
-            self.config.alpha,
-            self.config.alpha_ramp_epochs,
-            int(samples["epoch"]),
-            int(samples["iters"]),
-            int(samples["num_iters_per_epoch"]),
-        )
-
     def align(self, samples: Mapping[str, Any], pairs: Pairs) -> Alignment:
         """Return what ITC finds; in training, the features wait to enter the queues."""
         with torch.no_grad():
@@ -218,7 +205,7 @@ class BlipContrastive(BlipMatcher):
             images = Candidates(distributed.gather_rows(image_features_m[: pairs.counted]), self.image_queue)
             texts = Candidates(distributed.gather_rows(text_features_m[: pairs.counted]), self.text_queue)
             targets, all_ids = self._targets(pairs)
-        alpha = self.alpha_of(samples)
+        alpha = ramped_alpha(self.config.alpha, self.config.alpha_ramp_epochs, samples)
         if self.training:
             self.queues.push(images.batch, texts.batch, all_ids)
         return Alignment(
@@ -353,7 +340,7 @@ class BlipContrastive(BlipMatcher):
             CheckpointError: a key that the model needs is missing or mis-shaped; all are named.
         """
         state_dict = momentum_from_online(fit_queues(state_dict, self.state_dict()), self.momentum_parts)
-        super().load_weights(state_dict, source)
+        super().load_weights(state_dict, source, fresh=QUEUES)
 
 
 def as_numbers(ids: Tensor | Sequence[int | str], device: torch.device) -> Tensor:

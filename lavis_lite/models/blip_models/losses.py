@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -130,12 +131,17 @@ def itm_loss(logits: Tensor, labels: Tensor, counted: Tensor, total: Tensor) -> 
     return torch.where(counted, losses, 0.0).sum() / total
 
 
-def ramped_alpha(alpha: float, ramp_epochs: float, epoch: int, iteration: int, iterations: int) -> float:
+def ramped_alpha(alpha: float, ramp_epochs: float, samples: Mapping[str, Any]) -> float:
     """Return `alpha` as it grows linearly from 0 over the first `ramp_epochs` epochs.
 
-    >>> [round(ramped_alpha(0.4, 2, epoch, iteration=50, iterations=100), 3) for epoch in (0, 1, 2)]
+    Args:
+        samples: a batch; where it does not say its place in training, alpha is whole.
+
+    >>> [round(ramped_alpha(0.4, 2, {"epoch": epoch, "iters": 50, "num_iters_per_epoch": 100}), 3)
+    ...  for epoch in (0, 1, 2)]
     [0.1, 0.3, 0.4]
     """
-    if ramp_epochs <= 0:
+    if ramp_epochs <= 0 or "epoch" not in samples:
         return alpha
-    return alpha * min(1.0, (epoch * iterations + iteration) / (ramp_epochs * iterations))
+    epochs_done = int(samples["epoch"]) + int(samples["iters"]) / int(samples["num_iters_per_epoch"])
+    return alpha * min(1.0, epochs_done / ramp_epochs)

@@ -1,0 +1,104 @@
+"""Natural-language visual reasoning: is a sentence true of a pair of images? (paper section 5.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lavis_lite.common.registry import registry
+from lavis_lite.models.adapters.salesforce import double_cross_attention, encoder_from_decoder
+from lavis_lite.models.blip_models.blip import BlipBase
+from lavis_lite.models.blip_models.classifier import classification_head
+from lavis_lite.models.med import TextTransformer
+
+
+@registry.register_model("blip_nlvr")
+class BlipNLVR(BlipBase):
+    """A text encoder that looks at two images at once, and a classifier on its first token.
+
+    Example:
+        >>> from lavis_lite import load_model
+        >>> model = load_model("blip_nlvr", "tiny", is_eval=True)
+        >>> image = torch.zeros(2, 3, 64, 64)
+        >>> texts = ["both images show a star", "the left image is red"]
+        >>> samples = {"image0": image, "image1": image, "text_input": texts, "label": torch.tensor([1, 0])}
+        >>> model.predict(samples)["predictions"].shape
+        torch.Size([2, 2])
+    """
+
+    default_configs: ClassVar[Mapping[str, str]] = {"nlvr": "blip_nlvr", "tiny": "blip_nlvr_tiny"}
+
+    @dataclass
+    class Config(BlipBase.Config):
+        """Settings.
+
+        Attributes:
+            num_classes: 2: false and true.
+            max_txt_len: tokens that a sentence is cut to; BLIP's are whole.
+        """
+
+        num_classes: int = 2
+        max_txt_len: int = 512
+
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        text_config = replace(self.text_config, images_per_text=2)
+        self.text_encoder = TextTransformer(text_config)
+        self.cls_head = classification_head(text_config.hidden_size, config.num_classes)
+        self.longest_text = min(config.max_txt_len, text_config.max_position_embeddings)
+
+    def forward(self, samples: Mapping[str, Any], is_train: bool = True) -> dict[str, Tensor]:
+        """Return {"loss"}, or {"predictions", "targets"} where `is_train` is false.
+
+        Args:
+            samples: "image0" and "image1" (pairs, 3, image_size, image_size), "text_input" the
+                sentences, "label" (pairs,) 1 for true.
+
+        Raises:
+            ValueError: not as many sentences as pairs.
+        """
+        logits = self.classify(samples)
+        targets = torch.as_tensor(samples["label"], device=logits.device)
+        if not is_train:
+            return {"predictions": logits, "targets": targets}
+        return {
+            "loss": F.cross_entropy(logits, targets),
+            "loss_weight": logits.new_tensor(float(len(logits))),
+        }
+
+    def predict(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return "predictions", logits (pairs, num_classes), and "targets" (pairs,)."""
+        return self.forward(samples, is_train=False)
+
+    def classify(self, samples: Mapping[str, Any]) -> Tensor:
+        """Return logits (pairs, num_classes)."""
+        first, second, texts = samples["image0"], samples["image1"], samples["text_input"]
+        if not len(first) == len(second) == len(texts):
+            raise ValueError(f"{len(first)} and {len(second)} images for {len(texts)} sentences.")
+        image_embeds = self.encode_image(torch.cat((first, second)))
+        image_embeds = torch.stack(image_embeds.chunk(2), dim=1)  # (pairs, 2, tokens, width)
+        states = self.text_encoder(
+            *self.tokenize(texts, self.enc_token_id, max_length=self.longest_text),
+            mode="multimodal",
+            image_kv=self.text_encoder.project_image(image_embeds),
+        )
+        return self.cls_head(states[:, 0])
+
+    def load_weights(self, state_dict: Mapping[str, Tensor], source: str) -> None:
+        """Take NLVR's weights, or those of a model of one image, whose cross-attention is doubled.
+
+        Raises:
+            CheckpointError: a key that the model needs is missing or mis-shaped; all are named.
+        """
+        fresh: tuple[str, ...] = ()
+        if not any(".crossattention.self0." in key for key in state_dict):
+            state_dict = double_cross_attention(encoder_from_decoder(state_dict))
+            fresh = ("cls_head.", *(key for key in self.state_dict() if ".merge_layer." in key))
+        super().load_weights(state_dict, source, fresh)
