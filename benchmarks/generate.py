@@ -42,7 +42,8 @@ def main() -> None:
         is_eval=True,
         load_finetuned=False,
         load_pretrained=False,
-        tokenizer="shapes",  # its small vocabulary; the network has BERT's 30524 rows all the same
+        tokenizer="shapes",  # a small vocabulary, but the network has as many rows as with BERT's
+        med_config={"vocab_size": 30524},
         image_size=arguments.image_size,
     )
     ways = {}
