@@ -19,7 +19,7 @@ def test_what_is_registered_is_found():
 
 
 def test_an_unknown_name_names_the_nearest_and_lists_the_rest():
-    with pytest.raises(UnknownNameError, match=r"'blip_captions'.*Did you mean blip_caption\?.*Known: "):
+    with pytest.raises(UnknownNameError, match=r"'blip_captions'.*Did you mean blip_caption\b.*Known: "):
         registry.get_model_class("blip_captions")
 
 
