@@ -33,12 +33,19 @@ class RunFolder:
 
     @classmethod
     def at(cls, path: str | Path) -> RunFolder | None:
-        """Return the run folder at `path`, or None if it is something else (a file, a URL)."""
+        """Return the run folder at `path`, or None if it is something else (a file, a URL, weights' folder).
+
+        Raises:
+            ConfigError: a folder that says neither by config.yaml nor by config.json what it is.
+        """
         folder = Path(path).expanduser()
-        if not folder.is_dir():
+        if not folder.is_dir() or (folder / "config.json").is_file():
             return None
         if not (folder / "config.yaml").is_file():
-            raise ConfigError(f"{folder}: is a folder but not that of a run: it has no config.yaml.")
+            raise ConfigError(
+                f"{folder}: is neither the folder of a run (it has no config.yaml) nor one that transformers "
+                "wrote (it has no config.json)."
+            )
         return cls(folder)
 
     @property

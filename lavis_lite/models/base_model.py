@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from lavis_lite.common.checkpoint import load_strictly, load_weights
+from lavis_lite.common.checkpoint import load_strictly
 from lavis_lite.common.config import model_defaults
 from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.common.schema import parse
+from lavis_lite.models.adapters.addresses import Weights, load_address
 
 
 class BaseModel(nn.Module):
@@ -75,15 +76,25 @@ class BaseModel(nn.Module):
             self.load_checkpoint(self.config.pretrained)
 
     def load_checkpoint(self, url_or_filename: str | Path) -> None:
-        """Load a checkpoint: a file, a URL, or the folder of a run.
+        """Load a checkpoint: a file, a URL, a hub name, or the folder of a run or of transformers.
+
+        Published weights that cannot be had at their URL come from the hub, with a warning.
 
         Raises:
-            CheckpointError: a key that the model needs is missing or mis-shaped; all are named.
+            CheckpointError: it cannot be had, or a key that the model needs is missing or
+                mis-shaped; all are named.
         """
         run = RunFolder.at(url_or_filename)
-        checkpoint = load_weights(url_or_filename if run is None else run.weights())
-        self.load_weights(checkpoint["model"], source=str(url_or_filename))
-        self.load_inference_settings(checkpoint.get("inference", {}))
+        self.take(load_address(url_or_filename if run is None else run.weights()))
+
+    def take(self, weights: Weights) -> None:
+        """Take what an address gave.
+
+        Raises:
+            CheckpointError: it does not fit.
+        """
+        self.load_weights(weights.checkpoint["model"], source=weights.source)
+        self.load_inference_settings(weights.checkpoint.get("inference", {}))
 
     def load_weights(self, state_dict: Mapping[str, torch.Tensor], source: str) -> None:
         """Take `state_dict`, strictly; a subclass says here which differences it can bridge."""

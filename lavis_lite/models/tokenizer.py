@@ -10,6 +10,7 @@ from transformers import BertTokenizerFast
 DEFAULT_TOKENIZER = "bert-base-uncased"
 DECODER_TOKEN = "[DEC]"
 ENCODER_TOKEN = "[ENC]"
+PUBLISHED_VOCABULARY = 30524  # entries of the default tokenizer with both, as in every published checkpoint
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 # Vocabularies that ship with the library, by name.
 BUNDLED = Path(__file__).parent.parent / "configs" / "tokenizers"

@@ -11,6 +11,7 @@ import torch
 from lavis_lite.common.config import import_modules, model_defaults, with_shared_settings
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_folder import RunFolder
+from lavis_lite.models.adapters.addresses import load_address
 from lavis_lite.models.base_model import BaseModel
 
 Processors = dict[str, Any]
@@ -28,8 +29,9 @@ def load_model(
 
     Args:
         is_eval: switch it to evaluation.
-        checkpoint: a weights file, a URL, or the output folder of a run. A run folder brings its
-            own model settings, tokenizer and generation settings along.
+        checkpoint: a weights file, a URL, a hub name, or the folder of a run or of transformers. A
+            folder brings its own model settings and tokenizer along, that of a run generation
+            settings too.
         overrides: any key of the model's config: ``vit_type={...}, tokenizer="dir"``.
 
     Raises:
@@ -91,14 +93,16 @@ def _build(
         import_modules(run.imports())
     model_class = registry.get_model_class(name)
     config = model_defaults(model_class, model_type)
+    if checkpoint is None:
+        settings = {**config["model"], **overrides}
+        return model_class.from_config(settings), with_shared_settings({**config, "model": settings})
     if run is not None:
         config = run.model_config(expected_arch=name)
-    settings = {**config["model"], **overrides}
-    if checkpoint is not None:
-        settings.update(load_finetuned=False, load_pretrained=False)
+    weights = load_address(checkpoint if run is None else run.weights())
+    settings = {**config["model"], **weights.settings, **overrides}
+    settings.update(load_finetuned=False, load_pretrained=False)
     model = model_class.from_config(settings)
-    if checkpoint is not None:
-        model.load_checkpoint(checkpoint)
+    model.take(weights)
     return model, with_shared_settings({**config, "model": settings})
 
 

@@ -10,8 +10,12 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from lavis_lite.common.checkpoint import load_strictly
+from lavis_lite.common.checkpoint import load_strictly, save_atomically
 from lavis_lite.common.schema import ConfigError, parse
+from lavis_lite.models.adapters.addresses import Weights
+from lavis_lite.models.adapters.salesforce import to_salesforce
+from lavis_lite.models.adapters.transformers import Kind
+from lavis_lite.models.adapters.transformers_export import write_transformers_folder
 from lavis_lite.models.base_model import BaseModel
 from lavis_lite.models.med import TextLayer
 from lavis_lite.models.text_config import TextConfig, without_inert_keys
@@ -116,6 +120,15 @@ class BlipBase(BaseModel):
             tokens.input_ids[:, 0] = first_token_id
         return tokens.input_ids, tokens.attention_mask
 
+    def take(self, weights: Weights) -> None:
+        """Take what an address gave.
+
+        Raises:
+            CheckpointError: it does not fit, or was made for other numbers of attention heads.
+        """
+        weights.check_heads(self.config.vision_sizes.num_heads, self.text_config.num_attention_heads)
+        super().take(weights)
+
     def load_weights(self, state_dict: Mapping[str, Tensor], source: str, fresh: Sequence[str] = ()) -> None:
         """Take published weights: position embeddings are resized, parts that the model lacks left out.
 
@@ -136,6 +149,36 @@ class BlipBase(BaseModel):
     def save_pretrained_files(self, folder: Path) -> None:
         """Write the tokenizer to ``folder/tokenizer``."""
         self.tokenizer.save_pretrained(folder / "tokenizer")
+
+    def save_transformers(self, folder: str | Path, kind: Kind | None = None) -> Path:
+        """Write a folder that transformers' BLIP class and `BlipProcessor` load; return it.
+
+        Args:
+            kind: "caption", "vqa" or "itm"; None for the only one that this model can be.
+
+        Raises:
+            ValueError: transformers has no class for this model, or cannot hold its weights.
+        """
+        return write_transformers_folder(
+            self.state_dict(),
+            folder,
+            vision_sizes=self.config.vision_sizes,
+            text_config=self.text_config,
+            image_size=self.config.image_size,
+            tokenizer=self.tokenizer,
+            kind=kind,
+            layer_norm_epsilon=self.config.vit_layer_norm_epsilon,
+        )
+
+    def save_salesforce(self, path: str | Path, pointer: str = "queue_ptr") -> Path:
+        """Write a ``.pth`` in the layout of the published files; return its path.
+
+        Args:
+            pointer: what the place in the queues is called: "ptr_queue" for BLIP's retrieval code.
+        """
+        path = Path(path).expanduser()
+        save_atomically(to_salesforce(self.state_dict(), pointer), path)
+        return path
 
     def compile_parts(self) -> None:
         """Compile every layer of the vision and text transformers by itself; texts may vary in length."""
