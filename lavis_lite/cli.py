@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
+
+# Modules of lavis_lite.commands that add a parser of their own; light to import.
+COMMANDS = ("models", "convert")
 
 
 def main(command: str | None = None, arguments: Sequence[str] | None = None) -> NoReturn:
@@ -35,6 +39,8 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     report.add_argument("--captions", help="json that `caption` wrote, to show beside")
     metrics = commands.add_parser("metrics", help="print the metrics of a run folder")
     metrics.add_argument("run", help="output folder of a run")
+    for module in COMMANDS:
+        importlib.import_module(f"lavis_lite.commands.{module}").add_parser(commands)
     if command is not None:
         parser.prog = f"{command}.py"
     return parser
@@ -86,6 +92,8 @@ def _run(options: argparse.Namespace) -> int:
     from lavis_lite.common.schema import ConfigError
 
     try:
+        if hasattr(options, "execute"):
+            return options.execute(options)
         if options.command in ("train", "evaluate"):
             return _launch(options)
         if options.command == "caption":

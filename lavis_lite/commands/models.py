@@ -1,0 +1,104 @@
+"""The table of models: names, types, sizes, and where their weights come from."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One type of one model.
+
+    Attributes:
+        parameters: how many weights; None for a model that cannot be built without its own files.
+        sources: addresses of its weights, in the order in which they are tried.
+    """
+
+    name: str
+    model_type: str
+    parameters: int | None
+    sources: tuple[str, ...]
+
+
+def add_parser(commands: Any) -> None:
+    """Add ``lavis-lite models``."""
+    parser = commands.add_parser("models", help="list models, their sizes and weights", allow_abbrev=False)
+    parser.add_argument("--import", dest="imports", nargs="+", default=[], metavar="MODULE")
+    parser.set_defaults(execute=_execute)
+
+
+def _execute(options: argparse.Namespace) -> int:
+    from lavis_lite.common.config import import_modules
+
+    import_modules(options.imports)
+    print(format_table(list(list_models())))
+    return 0
+
+
+def list_models() -> Iterator[ModelRow]:
+    """Yield every type of every registered model, in the order of names."""
+    from lavis_lite.common.config import model_defaults
+    from lavis_lite.common.registry import registry
+    from lavis_lite.models import model_zoo
+
+    for name, types in model_zoo:
+        model_class = registry.get_model_class(name)
+        for model_type in types:
+            settings = model_defaults(model_class, model_type)["model"]
+            yield ModelRow(name, model_type, _count_parameters(model_class, settings), _sources(settings))
+
+
+def _count_parameters(model_class: type, settings: dict[str, Any]) -> int | None:
+    """Build the model without memory, weights or network, and count."""
+    import torch
+
+    without_files = {"load_finetuned": False, "load_pretrained": False}
+    defaults = vars(model_class.Config())
+    if defaults.get("num_classes") is not None and settings.get("num_classes", defaults["num_classes"]) < 1:
+        without_files["num_classes"] = 2  # the user's to set; a class more or less is nothing
+    if "tokenizer" in defaults:
+        without_files["tokenizer"] = "shapes"  # published sizes name their vocabulary's, so it is not needed
+        if not isinstance(settings.get("med_config"), dict):
+            without_files["med_config"] = _with_published_vocabulary(settings.get("med_config"))
+    try:
+        with torch.device("meta"):
+            model = model_class.from_config({**settings, **without_files})
+    except (OSError, ValueError):
+        return None
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _with_published_vocabulary(name: str | None) -> dict[str, Any]:
+    import json
+
+    from lavis_lite.models.blip_models.blip import CONFIGS
+    from lavis_lite.models.tokenizer import PUBLISHED_VOCABULARY
+
+    content = json.loads((CONFIGS / f"{name or 'med_config'}.json").read_text(encoding="utf-8"))
+    return {**content, "vocab_size": PUBLISHED_VOCABULARY}
+
+
+def _sources(settings: dict[str, Any]) -> tuple[str, ...]:
+    from lavis_lite.models.adapters.published import same_weights
+
+    for wanted, address in (("load_finetuned", "finetuned"), ("load_pretrained", "pretrained")):
+        if settings.get(wanted, True) and settings.get(address):
+            return (settings[address], *same_weights(settings[address]))
+    return ()
+
+
+def format_table(rows: list[ModelRow]) -> str:
+    """Return the rows as aligned text."""
+    cells = [("name", "type", "parameters", "weights")]
+    for row in rows:
+        size = "?" if row.parameters is None else f"{row.parameters / 1e6:.1f} M"
+        cells.append((row.name, row.model_type, size, row.sources[0] if row.sources else "none, starts anew"))
+        cells.extend(("", "", "", f"or {source}") for source in row.sources[1:])
+    widths = [max(len(line[column]) for line in cells) for column in range(3)]
+    return "\n".join(
+        f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {size:>{widths[2]}}  {source}".rstrip()
+        for name, kind, size, source in cells
+    )
