@@ -12,11 +12,11 @@ import argparse
 from collections.abc import Callable
 
 import torch
+from peers import build_peer
 from side_by_side import add_common_arguments, print_table, save, time_side_by_side
-from transformers import BlipConfig, BlipForConditionalGeneration
+from transformers import BlipForConditionalGeneration
 
 from lavis_lite import load_model
-from lavis_lite.models.adapters.transformers import to_transformers
 from lavis_lite.models.blip_models.blip_caption import BlipCaption
 
 PROMPT_TOKENS = 4
@@ -79,31 +79,7 @@ def our_way(model: BlipCaption, arguments: argparse.Namespace, dtype: torch.dtyp
 def transformers_way(
     model: BlipCaption, arguments: argparse.Namespace, dtype: torch.dtype
 ) -> Callable[[], torch.Tensor]:
-    vision, text = model.config.vision_sizes, model.text_config
-    config = BlipConfig(
-        text_config={
-            "vocab_size": text.vocab_size,
-            "hidden_size": text.hidden_size,
-            "encoder_hidden_size": text.encoder_width,
-            "intermediate_size": text.intermediate_size,
-            "num_hidden_layers": text.num_hidden_layers,
-            "num_attention_heads": text.num_attention_heads,
-            "bos_token_id": text.vocab_size - 2,
-            "eos_token_id": 102,
-            "sep_token_id": 102,
-        },
-        vision_config={
-            "hidden_size": vision.embed_dim,
-            "intermediate_size": 4 * vision.embed_dim,
-            "num_hidden_layers": vision.depth,
-            "num_attention_heads": vision.num_heads,
-            "image_size": arguments.image_size,
-            "patch_size": vision.patch_size,
-            "layer_norm_eps": model.config.vit_layer_norm_epsilon,
-        },
-    )
-    peer = BlipForConditionalGeneration(config).eval()
-    peer.load_state_dict(to_transformers(model.state_dict()), strict=False)
+    peer = build_peer(BlipForConditionalGeneration, model)
     peer.to(arguments.device, dtype)
     images = random_images(arguments, dtype)
     # It drops the last token of a prompt, where [SEP] stands.
