@@ -57,7 +57,7 @@ def _count_parameters(model_class: type, settings: dict[str, Any]) -> int | None
 
     without_files = {"load_finetuned": False, "load_pretrained": False}
     defaults = vars(model_class.Config())
-    if defaults.get("num_classes") is not None and settings.get("num_classes", defaults["num_classes"]) < 1:
+    if "num_classes" in defaults and not settings.get("num_classes", defaults["num_classes"]):
         without_files["num_classes"] = 2  # the user's to set; a class more or less is nothing
     if "tokenizer" in defaults:
         without_files["tokenizer"] = "shapes"  # published sizes name their vocabulary's, so it is not needed

@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lavis_lite.models.linear import Linear
 from lavis_lite.models.text_config import TextConfig
+
+FEW_QUERIES = 16
 
 
 class ImageKeyValues(NamedTuple):
@@ -19,6 +22,10 @@ class ImageKeyValues(NamedTuple):
 
     keys: Tensor
     values: Tensor
+
+    def contiguous(self) -> ImageKeyValues:
+        """Return them laid out head by head, as repeated reading wants them."""
+        return ImageKeyValues(self.keys.contiguous(), self.values.contiguous())
 
     def select(self, images: Tensor) -> ImageKeyValues:
         """Return those of `images` (indices; an image may be taken several times)."""
@@ -36,6 +43,7 @@ class SelfAttentionCache:
         shape = (config.num_hidden_layers, rows, heads, max_length, config.hidden_size // heads)
         self.keys = like.new_zeros(shape)
         self.values = like.new_zeros(shape)
+        self._spare: tuple[Tensor, Tensor] | None = None  # where `select` writes; memory is taken once
 
     @property
     def max_length(self) -> int:
@@ -51,8 +59,15 @@ class SelfAttentionCache:
 
     def select(self, rows: Tensor) -> None:
         """Keep the given rows, in the given order; a row may be taken several times."""
-        self.keys = self.keys.index_select(1, rows)
-        self.values = self.values.index_select(1, rows)
+        shape = (self.keys.shape[0], len(rows), *self.keys.shape[2:])
+        if self._spare is None or self._spare[0].shape != shape:
+            self._spare = (self.keys.new_empty(shape), self.values.new_empty(shape))
+        old = (self.keys, self.values)
+        self.keys, self.values = (
+            torch.index_select(tensor, 1, rows, out=spare)
+            for tensor, spare in zip(old, self._spare, strict=True)
+        )
+        self._spare = old
 
 
 class PostNorm(nn.Module):
@@ -60,7 +75,7 @@ class PostNorm(nn.Module):
 
     def __init__(self, config: TextConfig, input_width: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(input_width, config.hidden_size)
+        self.dense = Linear(input_width, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -105,9 +120,9 @@ class TwoImagePostNorm(nn.Module):
     def __init__(self, config: TextConfig, merges: bool) -> None:
         super().__init__()
         width = config.hidden_size
-        self.dense0 = nn.Linear(width, width)
-        self.dense1 = nn.Linear(width, width)
-        self.merge_layer = nn.Linear(2 * width, width) if merges else None
+        self.dense0 = Linear(width, width)
+        self.dense1 = Linear(width, width)
+        self.merge_layer = Linear(2 * width, width) if merges else None
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -150,9 +165,9 @@ class TwoImageAttention(nn.Module):
 def _projections(config: TextConfig, key_width: int) -> nn.ModuleDict:
     return nn.ModuleDict(
         {
-            "query": nn.Linear(config.hidden_size, config.hidden_size),
-            "key": nn.Linear(key_width, config.hidden_size),
-            "value": nn.Linear(key_width, config.hidden_size),
+            "query": Linear(config.hidden_size, config.hidden_size),
+            "key": Linear(key_width, config.hidden_size),
+            "value": Linear(key_width, config.hidden_size),
         }
     )
 
@@ -171,14 +186,26 @@ def _join_heads(context: Tensor) -> Tensor:
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     keys, values = keys.to(queries.dtype), values.to(queries.dtype)
+    if mask is None and _is_a_decoding_step(queries):
+        return _attend_by_hand(queries, keys, values, mask)[0]
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
+
+
+def _is_a_decoding_step(queries: Tensor) -> bool:
+    """Whether so few queries meet an image on a CPU that two plain products are faster than fused ones."""
+    return (
+        queries.shape[2] <= FEW_QUERIES
+        and queries.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+    )
 
 
 def _attend_by_hand(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return the context, and the weights (batch, heads, queries, keys) that it came from."""
-    scores = queries @ keys.to(queries.dtype).mT * queries.shape[-1] ** -0.5
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.to(queries.dtype).mT
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     weights = scores.softmax(-1)

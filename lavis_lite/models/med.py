@@ -38,6 +38,7 @@ from lavis_lite.models.attention import (
     SelfAttentionCache,
     TwoImageAttention,
 )
+from lavis_lite.models.linear import Linear
 from lavis_lite.models.text_config import TextConfig
 
 Mode = Literal["text", "multimodal", "decoder"]
@@ -58,7 +59,7 @@ class TextLayer(nn.Module):
             self.crossattention = TwoImageAttention(config, encoder_width, merges=in_upper_half)
         else:
             self.crossattention = Attention(config, encoder_width)
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.intermediate_size)})
+        self.intermediate = nn.ModuleDict({"dense": Linear(config.hidden_size, config.intermediate_size)})
         self.output = PostNorm(config, config.intermediate_size)
 
     def forward(
@@ -134,9 +135,12 @@ class TextTransformer(nn.Module):
 
         With `images_per_text` 2, (pairs, 2, tokens, encoder_width).
         """
-        return [
+        projected = [
             ImageKeyValues(*layer.crossattention.project_keys_values(image_embeds)) for layer in self.layers
         ]
+        if torch.is_grad_enabled():
+            return projected  # read once or twice: not worth a copy
+        return [layer.contiguous() for layer in projected]
 
     def forward(
         self,
@@ -196,11 +200,11 @@ class LanguageModelHead(nn.Module):
         super().__init__()
         self.transform = nn.ModuleDict(
             {
-                "dense": nn.Linear(config.hidden_size, config.hidden_size),
+                "dense": Linear(config.hidden_size, config.hidden_size),
                 "LayerNorm": nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps),
             }
         )
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        self.decoder = Linear(config.hidden_size, config.vocab_size)
         initialise(self, config.initializer_range)
         self.decoder.weight = word_embeddings.weight
         self.bias = self.decoder.bias  # one parameter, which checkpoints hold under both names

@@ -11,6 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lavis_lite.models.linear import use_fast_linear
+
 
 @dataclass
 class VisionSizes:
@@ -71,6 +73,7 @@ class BlipVisionTransformer(VisionTransformer):
             global_pool="",
             num_classes=0,
         )
+        use_fast_linear(self)
         self.checkpointed_blocks = checkpointed_blocks
         _initialise(self)
 

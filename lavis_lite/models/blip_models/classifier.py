@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from lavis_lite.models.linear import Linear
+
 
 def classification_head(width: int, classes: int) -> nn.Sequential:
     """Return a two-layer head; its weights are ``0.*`` and ``2.*``."""
-    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, classes))
+    return nn.Sequential(Linear(width, width), nn.ReLU(), Linear(width, classes))

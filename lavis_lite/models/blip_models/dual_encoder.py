@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lavis_lite.models.blip_models.blip import BlipBase
+from lavis_lite.models.linear import Linear
 from lavis_lite.models.med import TextTransformer
 
 
@@ -36,8 +37,8 @@ class BlipDualEncoder(BlipBase):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.text_encoder = TextTransformer(self.text_config)
-        self.vision_proj = nn.Linear(config.vision_sizes.embed_dim, config.embed_dim)
-        self.text_proj = nn.Linear(self.text_config.hidden_size, config.embed_dim)
+        self.vision_proj = Linear(config.vision_sizes.embed_dim, config.embed_dim)
+        self.text_proj = Linear(self.text_config.hidden_size, config.embed_dim)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return hidden states (texts, length, hidden_size) of texts read without an image ([CLS] first)."""

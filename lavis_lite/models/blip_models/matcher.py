@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lavis_lite.models.attention import ImageKeyValues
 from lavis_lite.models.blip_models.dual_encoder import BlipDualEncoder
+from lavis_lite.models.linear import Linear
 
 # Fewer texts than this are not worth a pass of their own; more are, if they are so much shorter.
 LEAST_CHUNK = 16
@@ -35,7 +36,7 @@ class BlipMatcher(BlipDualEncoder):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.itm_head = nn.Linear(self.text_config.hidden_size, 2)
+        self.itm_head = Linear(self.text_config.hidden_size, 2)
 
     def match_ids(self, input_ids: Tensor) -> Tensor:
         """Return `input_ids` with the first token that tells the text model to look at an image."""
