@@ -209,4 +209,6 @@ def _attend_by_hand(
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     weights = scores.softmax(-1)
+    if torch.is_grad_enabled() and not weights.requires_grad:
+        weights.requires_grad_()  # of frozen layers: who looks at the map wants its gradient
     return weights @ values.to(queries.dtype), weights
