@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from lavis_lite.common import distributed
-from lavis_lite.common.images import ImageError, open_image
+from lavis_lite.common.image_files import ImageFile, find_images, read_images
 from lavis_lite.common.progress import Progress
 from lavis_lite.common.run_folder import RunFolder
-from lavis_lite.common.schema import ConfigError
 
 logger = logging.getLogger(__name__)
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"}
 
 
 def caption_files(
@@ -58,65 +55,21 @@ def caption_files(
     model, vis_processors, _ = load_model_and_preprocess(
         name, model_type, is_eval=True, device=picked, checkpoint=checkpoint or None
     )
-    loader = DataLoader(
-        _ImageFiles(files, vis_processors["eval"]),
-        batch_size=batch_size,
-        num_workers=min(num_workers, max(0, len(files) // batch_size)),
-        collate_fn=list,
-    )
+    batches = read_images(files, vis_processors["eval"], batch_size, num_workers)
     with Progress(len(files), "caption") as progress, torch.inference_mode():
-        for items in loader:
+        for items in batches:
             yield from _caption_batch(model, items, picked, num_captions, generation)
             progress.advance(len(items))
 
 
-def find_images(paths: Sequence[str]) -> list[Path]:
-    """Return the image files that `paths` name, folders searched through, in a stable order.
-
-    Raises:
-        ConfigError: a path that is not there, or no image at all.
-    """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            files += sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise ConfigError(f"{path}: no such file or folder.")
-    if not files:
-        raise ConfigError(
-            f"{', '.join(map(str, paths))}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})."
-        )
-    return files
-
-
-class _ImageFiles(Dataset):
-    """Image tensors, or the reason why there is none."""
-
-    def __init__(self, files: Sequence[Path], processor: Any) -> None:
-        self.files = files
-        self.processor = processor
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[str, torch.Tensor | None, str]:
-        path = self.files[index]
-        try:
-            return str(path), self.processor(open_image(path)), ""
-        except (ImageError, OSError) as error:
-            return str(path), None, str(error)
-
-
 def _caption_batch(
     model: Any,
-    items: list[tuple[str, torch.Tensor | None, str]],
+    items: list[ImageFile],
     device: Any,
     num_captions: int,
     generation: dict,
 ) -> Iterator[dict[str, Any]]:
-    images = [image for _, image, _ in items if image is not None]
+    images = [item.image for item in items if item.image is not None]
     captions: Iterator[str] = iter(())
     if images:
         samples = {"image": torch.stack(images).to(device)}
@@ -124,11 +77,11 @@ def _caption_batch(
     for path, image, error in items:
         if image is None:
             logger.warning("%s", error)
-            yield {"image": path, "error": error}
+            yield {"image": str(path), "error": error}
         elif num_captions == 1:
-            yield {"image": path, "caption": next(captions)}
+            yield {"image": str(path), "caption": next(captions)}
         else:
-            yield {"image": path, "caption": [next(captions) for _ in range(num_captions)]}
+            yield {"image": str(path), "caption": [next(captions) for _ in range(num_captions)]}
 
 
 def write_captions(records: Iterator[dict[str, Any]], output: str | None, form: str) -> int:
