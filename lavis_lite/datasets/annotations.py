@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -66,20 +66,38 @@ def check_caption_records(records: Iterable[Any], path: Path, captions: str) -> 
     Raises:
         AnnotationError: names file, index and key of the first fault.
     """
+
+    def check(record: Mapping[str, Any], where: str) -> dict[str, Any]:
+        image = value_of(record, IMAGE_KEYS, where)
+        caption = value_of(record, CAPTION_KEYS, where, required=captions != "optional")
+        return {**record, "image": image_of(image, where), "caption": _caption(caption, captions, where)}
+
+    return check_each(records, path, check)
+
+
+def check_each(
+    records: Iterable[Any], path: Path, check: Callable[[Mapping[str, Any], str], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return what `check` makes of each record and of the place that its complaints should name.
+
+    Raises:
+        AnnotationError: a record that is no object, or what `check` complains of.
+    """
     checked = []
     for index, record in enumerate(records):
         where = f"{path}: annotation {index}"
         if not isinstance(record, Mapping):
             raise AnnotationError(f"{where}: expected an object, found {record!r:.80}.")
-        image = _value(record, IMAGE_KEYS, where)
-        caption = _value(record, CAPTION_KEYS, where, required=captions != "optional")
-        checked.append(
-            {**record, "image": _image(image, where), "caption": _caption(caption, captions, where)}
-        )
+        checked.append(check(record, where))
     return checked
 
 
-def _value(record: Mapping[str, Any], keys: Sequence[str], where: str, required: bool = True) -> Any:
+def value_of(record: Mapping[str, Any], keys: Sequence[str], where: str, required: bool = True) -> Any:
+    """Return the value of the first of `keys` that `record` has; an empty list where none is required.
+
+    Raises:
+        AnnotationError: it has none of them.
+    """
     for key in keys:
         if record.get(key) is not None:
             return record[key]
@@ -89,7 +107,12 @@ def _value(record: Mapping[str, Any], keys: Sequence[str], where: str, required:
     raise AnnotationError(f"{where}: has no {keys[0]!r} (nor {', '.join(keys[1:])}); its keys are {found}.")
 
 
-def _image(image: Any, where: str) -> str:
+def image_of(image: Any, where: str) -> str:
+    """Return the path of an image relative to its folder.
+
+    Raises:
+        AnnotationError: no path, or one that leaves the folder.
+    """
     if not isinstance(image, str) or not image:
         raise AnnotationError(f"{where}, key 'image': expected a file name, found {image!r:.80}.")
     path = PurePosixPath(image.replace("\\", "/"))
@@ -107,12 +130,17 @@ def _caption(caption: Any, expected: str, where: str) -> str | list[str]:
             raise AnnotationError(f"{where}: expected one text, found a list; give one entry a caption.")
         if not caption and expected != "optional":
             raise AnnotationError(f"{where}: the list of captions is empty.")
-        return [_text(text, where) for text in caption]
-    text = _text(caption, where)
+        return [text_of(text, where) for text in caption]
+    text = text_of(caption, where)
     return text if expected == "one" else [text]
 
 
-def _text(text: Any, where: str) -> str:
+def text_of(text: Any, where: str) -> str:
+    """Return `text`.
+
+    Raises:
+        AnnotationError: no text, or an empty one.
+    """
     if not isinstance(text, str):
         raise AnnotationError(f"{where}: expected a text, found {text!r:.80}.")
     if not text.strip():

@@ -82,6 +82,15 @@ class CaptionEvalDataset(BaseDataset):
         return {}
 
 
+class NoCapsEvalDataset(CaptionEvalDataset):
+    """NoCaps: known by the number that its server asks for, and of a domain where the file says which."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        annotation = self.annotations[index]
+        number = annotation.get("img_id", annotation.get("image_id", annotation["image"]))
+        return {**super().__getitem__(index), "image_id": number, "domain": annotation.get("domain")}
+
+
 def image_id_of(annotation: Mapping[str, Any]) -> int | str:
     """Return COCO's number from a file name that ends in twelve digits, else the given id, else the path.
 

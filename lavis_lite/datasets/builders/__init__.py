@@ -10,10 +10,31 @@ from torch.utils.data import Dataset
 from lavis_lite.common.config import dataset_defaults
 from lavis_lite.common.registry import registry
 from lavis_lite.common.schema import ConfigError
-from lavis_lite.datasets.builders import caption, custom, shapes
+from lavis_lite.datasets.builders import (
+    caption,
+    classification,
+    custom,
+    image_text_pair,
+    nlvr,
+    retrieval,
+    shapes,
+    vqa,
+)
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 
-__all__ = ["BaseDatasetBuilder", "caption", "custom", "dataset_zoo", "load_dataset", "shapes"]
+__all__ = [
+    "BaseDatasetBuilder",
+    "caption",
+    "classification",
+    "custom",
+    "dataset_zoo",
+    "image_text_pair",
+    "load_dataset",
+    "nlvr",
+    "retrieval",
+    "shapes",
+    "vqa",
+]
 
 
 def load_dataset(

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from lavis_lite.common.registry import registry
 from lavis_lite.datasets.annotations import check_caption_records, read_records
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
-from lavis_lite.datasets.caption import CaptionDataset, CaptionEvalDataset
+from lavis_lite.datasets.caption import CaptionDataset, CaptionEvalDataset, NoCapsEvalDataset
 
 
 class CaptionBuilder(BaseDatasetBuilder):
@@ -68,3 +68,18 @@ class COCOCapBuilder(CaptionBuilder):
     """COCO captions, Karpathy split."""
 
     default_configs: ClassVar[Mapping[str, str]] = {"default": "coco_caption"}
+
+
+@registry.register_builder("flickr30k_caption")
+class Flickr30kCapBuilder(CaptionBuilder):
+    """Flickr30k captions, Karpathy split."""
+
+    default_configs: ClassVar[Mapping[str, str]] = {"default": "flickr30k_caption"}
+
+
+@registry.register_builder("nocaps")
+class NoCapsBuilder(CaptionBuilder):
+    """NoCaps: objects that COCO's captions do not name; only to evaluate."""
+
+    default_configs: ClassVar[Mapping[str, str]] = {"default": "nocaps"}
+    eval_dataset_cls = NoCapsEvalDataset

@@ -1,0 +1,165 @@
+"""Questions about images: VQA v2, Visual Genome, OK-VQA, A-OKVQA and the drawn scenes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch.utils.data import Dataset
+
+from lavis_lite.common.registry import registry
+from lavis_lite.common.storage import resolve
+from lavis_lite.datasets.annotations import AnnotationError, read_records
+from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
+from lavis_lite.datasets.builders.shapes_drawn import DrawnBuilder, DrawnConfig
+from lavis_lite.datasets.shapes.write_vqa import VQASettings, write_vqa
+from lavis_lite.datasets.vqa import AOKVQAEvalDataset, VQADataset, VQAEvalDataset, check_questions
+
+
+class VQABuilder(BaseDatasetBuilder):
+    """A training split may have several files; an evaluation split has questions, then a list of answers."""
+
+    train_dataset_cls = VQADataset
+    eval_dataset_cls = VQAEvalDataset
+
+    @dataclass
+    class Config(BaseDatasetBuilder.Config):
+        """Settings of a data set of questions.
+
+        Attributes:
+            answer_list: file with the answers that a model may choose from, a JSON list of texts, in
+                place of an evaluation split's second file.
+        """
+
+        answer_list: str | None = None
+
+    config: Config
+
+    def build(self, split: str) -> Dataset:
+        """Return one split.
+
+        Raises:
+            ConfigError: no such split, or files that are not there; says what to set.
+            AnnotationError: a record that cannot be used.
+        """
+        self.check_split(split)
+        files = self.annotation_files(split)
+        if split == "train":
+            return self.train_dataset_cls(
+                self.read(files, is_train=True), self.image_root(), *self.processors(True)
+            )
+        records = self.read(files[:1], is_train=False)
+        if len(files) > 3:  # VQA's own questions and annotations, by which the official scripts judge
+            people = read_official_answers(files[3])
+            records = [{**r, "answer": people.get(r["question_id"], r["answer"])} for r in records]
+        answers = resolve(self.config.answer_list) if self.config.answer_list else None
+        if answers is None and len(files) > 1:
+            answers = files[1]
+        return self.eval_dataset_cls(
+            records, self.image_root(), *self.processors(False), answer_list=read_answers(answers)
+        )
+
+    def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
+        """Return the checked questions of all files."""
+        media = self.train_dataset_cls.media
+        return [record for path in files for record in check_questions(read_records(path), path, media)]
+
+
+def read_answers(path: Path | None) -> list[str] | None:
+    """Return the answers that a model may choose from, or None without a file.
+
+    Raises:
+        AnnotationError: no list of texts.
+    """
+    if path is None:
+        return None
+    if not path.is_file():
+        raise AnnotationError(f"{path}: no such file of answers.")
+    try:
+        answers = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AnnotationError(f"{path}: is not valid JSON: {error}") from error
+    if not isinstance(answers, list) or not answers or not all(isinstance(text, str) for text in answers):
+        raise AnnotationError(f"{path}: expected a list of answers, each a text.")
+    return list(dict.fromkeys(answers))
+
+
+def read_official_answers(path: Path) -> dict[int, list[str]]:
+    """Return question id -> what people answered, of VQA's own file of annotations.
+
+    Raises:
+        AnnotationError: not such a file.
+    """
+    try:
+        annotations = json.loads(path.read_text(encoding="utf-8"))["annotations"]
+        return {
+            annotation["question_id"]: [answer["answer"] for answer in annotation["answers"]]
+            for annotation in annotations
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AnnotationError(
+            f"{path}: is no file of VQA's annotations ({type(error).__name__}: {error}); expected "
+            '{"annotations": [{"question_id", "answers": [{"answer"}]}]}.'
+        ) from error
+
+
+@registry.register_builder("coco_vqa")
+class COCOVQABuilder(VQABuilder):
+    """VQA v2: questions about COCO, each answered by ten people."""
+
+    default_configs: ClassVar[Mapping[str, str]] = {"default": "coco_vqa"}
+
+
+@registry.register_builder("vg_vqa")
+class VGVQABuilder(VQABuilder):
+    """Questions about Visual Genome, each answered by one person; only to train on."""
+
+    default_configs: ClassVar[Mapping[str, str]] = {"default": "vg_vqa"}
+
+    def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
+        """Return the checked questions, marked as answered by one person."""
+        return [{**record, "dataset": "vg"} for record in super().read(files, is_train)]
+
+
+@registry.register_builder("ok_vqa")
+class OKVQABuilder(VQABuilder):
+    """Questions that need outside knowledge."""
+
+    default_configs: ClassVar[Mapping[str, str]] = {"default": "ok_vqa"}
+
+
+@registry.register_builder("aok_vqa")
+class AOKVQABuilder(VQABuilder):
+    """Questions that need knowledge and reasoning, with four choices."""
+
+    default_configs: ClassVar[Mapping[str, str]] = {"default": "aok_vqa"}
+    eval_dataset_cls = AOKVQAEvalDataset
+
+
+@registry.register_builder("shapes_vqa")
+class ShapesVQABuilder(DrawnBuilder, VQABuilder):
+    """Questions about drawn scenes."""
+
+    default_configs: ClassVar[Mapping[str, str]] = {"default": "shapes_vqa"}
+    drawn_name = "shapes_vqa"
+    settings_class = VQASettings
+    write = staticmethod(write_vqa)
+    files = ("shapes_vqa_{split}.json", "answer_list.json")
+
+    @dataclass
+    class Config(VQASettings, DrawnConfig, VQABuilder.Config):
+        """What is drawn and asked, and where."""
+
+        def check(self) -> list[tuple[str, str]]:
+            """Return complaints about values that cannot be."""
+            return VQASettings.check(self)
+
+    config: Config
+
+    def annotation_files(self, split: str) -> list[Path]:
+        """Return the file of questions, and of an evaluation split the list of answers."""
+        files = super().annotation_files(split)
+        return files[:1] if split == "train" else files
