@@ -27,15 +27,22 @@ def retrieval_metrics(
         image_of_text: text number -> number of its image.
     """
     text_ranks = [
-        _rank(image_to_text[image], list(texts)) for image, texts in texts_of_image.items() if len(texts)
+        rank_of_the_best(image_to_text[image], list(texts))
+        for image, texts in texts_of_image.items()
+        if len(texts)
     ]
-    image_ranks = [_rank(text_to_image[text], [image]) for text, image in image_of_text.items()]
+    image_ranks = [rank_of_the_best(text_to_image[text], [image]) for text, image in image_of_text.items()]
+    return recalls(text_ranks, image_ranks)
+
+
+def recalls(text_ranks: Sequence[int], image_ranks: Sequence[int]) -> dict[str, float]:
+    """Return the same of ranks: how many wrong candidates each query puts before a right one."""
     metrics = _recalls("txt", text_ranks) | _recalls("img", image_ranks)
     metrics["r_mean"] = (metrics["txt_r_mean"] + metrics["img_r_mean"]) / 2
     return metrics
 
 
-def _rank(scores: np.ndarray, right: list[int]) -> int:
+def rank_of_the_best(scores: np.ndarray, right: list[int]) -> int:
     """Return how many wrong candidates come before the best right one."""
     best = scores[right].max()
     wrong = np.ones(len(scores), dtype=bool)
@@ -45,5 +52,5 @@ def _rank(scores: np.ndarray, right: list[int]) -> int:
 
 def _recalls(name: str, ranks: Sequence[int]) -> dict[str, float]:
     places = np.asarray(ranks)
-    recalls = {f"{name}_r{cutoff}": 100 * float((places < cutoff).mean()) for cutoff in CUTOFFS}
-    return recalls | {f"{name}_r_mean": sum(recalls.values()) / len(CUTOFFS)}
+    shares = {f"{name}_r{cutoff}": 100 * float((places < cutoff).mean()) for cutoff in CUTOFFS}
+    return shares | {f"{name}_r_mean": sum(shares.values()) / len(CUTOFFS)}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from lavis_lite.common import distributed
 from lavis_lite.common.progress import Progress
@@ -19,6 +19,42 @@ from lavis_lite.runners.precision import Precision
 
 logger = logging.getLogger(__name__)
 MISSING = "samples_without_image"
+
+
+class EvaluationBatches:
+    """The batches of this rank's share of a split, on the device; may be gone through more than once.
+
+    Attributes:
+        dataset: the whole split.
+        unreadable: (sample number, reason) of each sample that could not be read.
+    """
+
+    def __init__(
+        self,
+        loader: DataLoader,
+        dataset: Dataset,
+        title: str,
+        to_device: Callable[[Mapping[str, Any]], dict[str, Any]],
+        between_batches: Callable[[], None],
+    ) -> None:
+        self.dataset = dataset
+        self.unreadable: set[tuple[int, str]] = set()
+        self._loader = loader
+        self._title = title
+        self._to_device = to_device
+        self._between_batches = between_batches
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with Progress(len(self), self._title, enabled=distributed.is_main()) as progress:
+            for samples in self._loader:
+                self._between_batches()
+                self.unreadable.update(tuple(note) for note in samples.pop(BAD_SAMPLES))
+                if samples:
+                    yield self._to_device(samples)
+                progress.advance()
 
 
 def evaluate_split(
@@ -44,20 +80,13 @@ def evaluate_split(
         world_size=distributed.world_size(),
         num_workers=config.num_workers,
     )
+    batches = EvaluationBatches(loader, dataset, f"evaluate {split}", to_device, between_batches)
     model.eval()
-    records: list[dict[str, Any]] = []
-    bad: list[tuple[int, str]] = []
-    progress = Progress(len(loader), f"evaluate {split}", enabled=distributed.is_main())
-    with seeded_scope(config.seed, "evaluation"), torch.inference_mode(), progress:
-        for samples in loader:
-            between_batches()
-            bad += [tuple(note) for note in samples.pop(BAD_SAMPLES)]
-            if samples:
-                with precision.autocast():
-                    records += task.valid_step(model, to_device(samples))
-            progress.advance()
+    with seeded_scope(config.seed, "evaluation"), torch.inference_mode():
+        with precision.autocast():
+            records = task.evaluate(model, batches)
         records = _merge(records)
-        missing = sorted(note for notes in distributed.gather_objects(bad) for note in notes)
+        missing = sorted(note for notes in distributed.gather_objects(batches.unreadable) for note in notes)
         metrics = _metrics_on_one_rank(task, dataset, records, split)
     for index, reason in missing if distributed.is_main() else []:
         logger.warning("%s: sample %d has no image: %s", split, index, reason)

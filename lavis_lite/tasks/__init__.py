@@ -1,6 +1,14 @@
 """Tasks by name: ``registry.get_task_class("captioning")``."""
 
-from lavis_lite.tasks import captioning
+from lavis_lite.tasks import captioning, classification, pretrain, retrieval, vqa
 from lavis_lite.tasks.base_task import BaseTask, TrainStep
 
-__all__ = ["BaseTask", "TrainStep", "captioning"]
+__all__ = [
+    "BaseTask",
+    "TrainStep",
+    "captioning",
+    "classification",
+    "pretrain",
+    "retrieval",
+    "vqa",
+]

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
 from lavis_lite.common.run_config import RunConfig
+from lavis_lite.metrics.selection import main_metric
 
 Record = dict[str, Any]
+
+
+class EvaluationBatches(Protocol):
+    """This rank's share of a split; may be gone through more than once."""
+
+    dataset: Any
+
+    def __iter__(self) -> Iterator[dict[str, Any]]: ...
 
 
 @dataclass
@@ -72,13 +81,21 @@ class BaseTask:
         """Return one record a sample, each with "instance_id", of plain values."""
         raise NotImplementedError
 
+    def evaluate(self, model: nn.Module, batches: EvaluationBatches) -> list[Record]:
+        """Return the records of this rank's share of a split, each once over all ranks.
+
+        Sample by sample, unless a task needs the split as a whole.
+        """
+        return [record for samples in batches for record in self.valid_step(model, samples)]
+
     def compute_metrics(self, records: Sequence[Record], split: str) -> dict[str, Any]:
         """Return metrics by name; notes that are no numbers (which tokenizer, what is missing) may join."""
         return {}
 
     def score(self, metrics: Mapping[str, Any]) -> float | None:
-        """Return the number that says how good `metrics` are, more is better, or None."""
-        return None
+        """Return the value of `best_metric`: how good `metrics` are, more is better; None without numbers."""
+        numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+        return main_metric(numbers, self.best_metric) if numbers and self.best_metric else None
 
     def results(self, records: Sequence[Record]) -> list[Record]:
         """Return what goes into the result file of a split."""

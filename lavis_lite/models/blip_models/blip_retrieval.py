@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -85,8 +85,10 @@ class BlipRetrieval(BlipContrastive):
 
         Args:
             data_loader: yields {"image", "index"}, this rank's share; its `dataset` has `text` and `image`.
-            task_cfg: has `k_test`, how many candidates are re-ranked.
+            task_cfg: has `k_test`, how many candidates are re-ranked; may have more of the fields of
+                `RankingSettings`.
         """
-        settings = RankingSettings(k_test=task_cfg.k_test)
+        names = [field.name for field in fields(RankingSettings) if hasattr(task_cfg, field.name)]
+        settings = RankingSettings(**{name: getattr(task_cfg, name) for name in names})
         dataset = data_loader.dataset
         return rank_images_and_texts(self, data_loader, dataset.text, len(dataset.image), settings)
