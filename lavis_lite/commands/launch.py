@@ -92,7 +92,9 @@ def build_datasets(config: ResolvedConfig, splits: Sequence[str]) -> dict[str, l
         known.update(builder.splits())
         for split in dict.fromkeys(splits):
             if split in builder.splits():
-                datasets[split].append(builder.build(split))
+                dataset = builder.build(split)
+                dataset.name = name
+                datasets[split].append(dataset)
     if distributed.is_main():
         distributed.barrier()
     for split, found in datasets.items():

@@ -25,7 +25,8 @@ from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.run_folder import RunFolder, write_json
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.common.writers import RunLog
-from lavis_lite.datasets.loading import BAD_SAMPLES, Concatenated, TrainLoader
+from lavis_lite.datasets.loading import BAD_SAMPLES, Concatenated
+from lavis_lite.datasets.mixing import train_loader
 from lavis_lite.runners.evaluation import evaluate_split
 from lavis_lite.runners.optimization import Optimization, StepResult
 from lavis_lite.runners.precision import Precision
@@ -304,11 +305,13 @@ class RunnerBase:
 
     def _prepare_training(self) -> None:
         config = self.config
-        self.train_dataset = _joined([d for split in config.train_splits for d in self.datasets[split]])
-        self.loader = TrainLoader(
-            self.train_dataset,
+        training = [dataset for split in config.train_splits for dataset in self.datasets[split]]
+        self.train_samples = sum(len(dataset) for dataset in training)
+        self.loader = train_loader(
+            training,
             config.batch_size_train,
             seed=config.seed,
+            ratios=config.train_dataset_ratios,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
             num_workers=config.num_workers,
@@ -389,10 +392,10 @@ class RunnerBase:
             if index not in self.bad_samples:
                 self.bad_samples.add(index)
                 logger.warning("Training sample %d cannot be read and is replaced: %s", index, reason)
-        share = len(self.bad_samples) / len(self.train_dataset)
+        share = len(self.bad_samples) / self.train_samples
         if share > self.config.max_bad_fraction:
             raise TrainingError(
-                f"{len(self.bad_samples)} of {len(self.train_dataset)} training samples cannot be read, more "
+                f"{len(self.bad_samples)} of {self.train_samples} training samples cannot be read, more "
                 f"than run.max_bad_fraction ({self.config.max_bad_fraction:.1%}) allows. The log names them; "
                 f"the last one: {notes[-1][1]}"
             )

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from lavis_lite.common.config import default_path
+from lavis_lite.common.registry import registry
 from lavis_lite.common.schema import parse
 from lavis_lite.datasets.builders.shapes_drawn import WebConfig, ensure_web_shards
 from lavis_lite.datasets.shapes.scene import Scene, numbered_scene
@@ -23,6 +24,7 @@ from lavis_lite.datasets.shapes.truth import Mention, main_object_is_right, ment
 from lavis_lite.datasets.shapes.web_noise import NOISES, web_caption
 from lavis_lite.datasets.shapes.write import ShapesError
 from lavis_lite.datasets.shapes.write_web import WebSettings, read_truth, shard_paths, write_web
+from lavis_lite.datasets.web.shards import read_index
 
 SMALL = WebSettings(seed=3, samples=50, samples_per_shard=20, drawn_size=32)
 CAPTIONS = 400
@@ -185,6 +187,14 @@ class TestEnsuring:
     def test_a_folder_of_ones_own_is_used(self, tmp_path: Path) -> None:
         config = WebConfig(folder=str(tmp_path / "crawl"), samples=3, drawn_size=32)
         assert ensure_web_shards(config) == tmp_path / "crawl"
+
+    def test_the_index_is_the_one_that_shards_are_read_by(self, written: Path) -> None:
+        assert list(read_index(written).values()) == [20, 20, 10]
+
+    def test_the_builder_reads_what_is_drawn(self, tmp_path: Path) -> None:
+        settings = {"samples": 6, "samples_per_shard": 3, "drawn_size": 32, "folder": str(tmp_path / "c")}
+        builder = registry.get_builder_class("shapes_web").from_config(settings)
+        assert builder.shard_patterns() == [str(tmp_path / "c")]
 
     def test_the_default_yaml_has_the_defaults(self) -> None:
         content = OmegaConf.to_container(OmegaConf.load(default_path("datasets", "shapes_web")))

@@ -19,6 +19,7 @@ from lavis_lite.datasets.builders import (
     retrieval,
     shapes,
     vqa,
+    web,
 )
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 
@@ -34,6 +35,7 @@ __all__ = [
     "retrieval",
     "shapes",
     "vqa",
+    "web",
 ]
 
 

@@ -16,8 +16,8 @@ from lavis_lite.datasets.shapes.scene import Scene
 PLAIN_KINDS: tuple[str, ...] = ("both", "side", "each")
 HARD_KINDS: tuple[str, ...] = ("only one", "more", "same color", "same shape")
 STATEMENT_KINDS: tuple[str, ...] = PLAIN_KINDS + HARD_KINDS
-# How often a sentence names colour and shape; else it names one of them.
-_WHOLE_CHANCE = 0.5
+# How often a sentence names colour and shape, a colour only, a shape only. Shapes are the harder ones.
+_NAMED = {"both": 0.5, "colour": 0.35, "shape": 0.15}
 _SCENE_TRIES = 40
 _PAIR_TRIES = 60
 
@@ -137,9 +137,8 @@ class Pairs:
 
     def _thing(self, rng: random.Random) -> Thing:
         main = rng.choice(self._scenes).main
-        if rng.random() < _WHOLE_CHANCE:
-            return Thing(main.colour, main.shape)
-        return Thing(main.colour, None) if rng.random() < 0.5 else Thing(None, main.shape)
+        named = rng.choices(list(_NAMED), list(_NAMED.values()))[0]
+        return Thing(None if named == "shape" else main.colour, None if named == "colour" else main.shape)
 
     def _pair(self, rng: random.Random, statement: Statement, wanted: bool) -> tuple[int, int] | None:
         """Return two different images of which `statement` is true, or false, or None if none is found."""

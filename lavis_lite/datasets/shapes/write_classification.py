@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from lavis_lite.datasets.shapes.classes import LABELS, Label, class_names, class_of
 from lavis_lite.datasets.shapes.write_images import SPLITS, check_sizes, pictures_of, write_pictures
@@ -30,7 +29,7 @@ class ClassificationSettings:
         label: "kind" tells colour and shape of the largest object, "colour" and "shape" one of them.
     """
 
-    version: ClassVar[int] = 1  # count up whenever one seed no longer gives the same files
+    version = 1  # no field: count up whenever one seed no longer gives the same files
     seed: int = 42
     train_images: int = 8000
     val_images: int = 300

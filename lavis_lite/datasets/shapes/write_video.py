@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from lavis_lite.common.avi import mjpeg_avi
 from lavis_lite.datasets.shapes.animate import (
@@ -44,7 +44,7 @@ class VideoSettings:
         drawn_size: pixels a side.
     """
 
-    version: ClassVar[int] = 1  # count up whenever one seed no longer gives the same files
+    version = 1  # no field: count up whenever one seed no longer gives the same files
     seed: int = 42
     train_videos: int = 200
     val_videos: int = 50

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from lavis_lite.datasets.shapes.questions import QUESTION_TYPES, all_answers, questions
 from lavis_lite.datasets.shapes.scene import numbered_rng
@@ -46,7 +46,7 @@ class VQASettings:
         hard: ask about the small objects too, and about relations between objects.
     """
 
-    version: ClassVar[int] = 1  # count up whenever one seed no longer gives the same files
+    version = 1  # no field: count up whenever one seed no longer gives the same files
     seed: int = 42
     train_images: int = 6000
     val_images: int = 200

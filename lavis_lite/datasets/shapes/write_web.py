@@ -19,7 +19,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from lavis_lite.datasets.shapes.grammar import captions
 from lavis_lite.datasets.shapes.scene import Scene, numbered_rng, numbered_scene
@@ -45,7 +45,7 @@ class WebSettings:
         half_right: share with one object's colour or shape wrong.
     """
 
-    version: ClassVar[int] = 1  # count up whenever one seed no longer gives the same files
+    version = 1  # no field: count up whenever one seed no longer gives the same files
     seed: int = 42
     samples: int = 12000
     samples_per_shard: int = 500
@@ -110,7 +110,7 @@ def write_web(folder: str | Path, settings: WebSettings) -> Path:
 def shard_paths(folder: Path) -> list[Path]:
     """Return the shards that `write_web` wrote into `folder`, in order."""
     index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
-    return [folder / shard["file"] for shard in index["shards"]]
+    return [folder / shard["name"] for shard in index["shards"]]
 
 
 def read_truth(folder: Path) -> dict[str, WebTruth]:
@@ -133,7 +133,7 @@ def _write_all(folder: Path, settings: WebSettings) -> None:
                 for file_name, content in _files(truth, settings.drawn_size):
                     _add(tar, file_name, content)
         size = (folder / name).stat().st_size
-        shards.append({"file": name, "samples": len(samples), "bytes": size})
+        shards.append({"name": name, "samples": len(samples), "bytes": size})
         truths += samples
     write_json({"samples": settings.samples, "shards": shards}, folder / INDEX_FILE)
     lines = [{**asdict(truth), "scene": truth.scene.to_json()} for truth in truths]

@@ -1,0 +1,124 @@
+"""Pairs in tar shards: a crawl of one's own, LAION, and the drawn web."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch.utils.data import Dataset
+
+from lavis_lite.common.registry import registry
+from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.storage import resolve
+from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
+from lavis_lite.datasets.builders.shapes_drawn import WebConfig, ensure_web_shards
+from lavis_lite.datasets.web.dataset import WebDataset
+from lavis_lite.datasets.web.shards import list_shards
+
+
+@registry.register_builder("webdataset_caption")
+class WebCaptionBuilder(BaseDatasetBuilder):
+    """Any tar shards of images with texts; there is only something to train on."""
+
+    default_configs: ClassVar[Mapping[str, str]] = {"default": "webdataset_caption"}
+
+    @dataclass
+    class Config(BaseDatasetBuilder.Config):
+        """Settings of a data set in shards.
+
+        Attributes:
+            shards: paths with ``*`` and ``{000..127}``, addresses with braces, or ``pipe:`` commands.
+            text_key: "txt", or a field of the sample's json: a text, or a list of which one is drawn.
+            shuffle_buffer: samples of which the next one is drawn.
+            resampled: draw shards with replacement, in place of each once an epoch.
+            epoch_size: samples of an epoch; needed where `resampled`.
+            allow_pipes: whether ``pipe:`` may run commands.
+        """
+
+        shards: str | list[str] = field(default_factory=list)
+        text_key: str = "txt"
+        shuffle_buffer: int = 1000
+        resampled: bool = False
+        epoch_size: int | None = None
+        allow_pipes: bool = False
+
+        def check(self) -> list[tuple[str, str]]:
+            """Return complaints about values that cannot be."""
+            if self.shuffle_buffer < 0:
+                return [("shuffle_buffer", "must be 0 (no shuffling) or more.")]
+            return []
+
+    config: Config
+
+    def splits(self) -> list[str]:
+        """Return the only split."""
+        return ["train"]
+
+    def shard_patterns(self) -> list[str]:
+        """Return where the shards lie.
+
+        Raises:
+            ConfigError: nothing says it.
+        """
+        shards = self.config.shards
+        patterns = [shards] if isinstance(shards, str) else list(shards)
+        if not patterns:
+            info = self.config.build_info.annotations.get("train")
+            storage = info.storage if info is not None else None
+            storages = [storage] if isinstance(storage, str) else storage or []
+            patterns = [str(resolve(one)) for one in storages]
+        if not patterns:
+            raise ConfigError(f"datasets.{self.name}.shards: is missing; name the tar files.")
+        return patterns
+
+    def build(self, split: str) -> Dataset:
+        """Return the split to train on."""
+        self.check_split(split)
+        config = self.config
+        return WebDataset(
+            list_shards(self.shard_patterns(), config.allow_pipes),
+            *self.processors(is_train=True),
+            text_key=config.text_key,
+            shuffle_buffer=config.shuffle_buffer,
+            resampled=config.resampled,
+            epoch_size=config.epoch_size,
+        )
+
+
+@registry.register_builder("laion400M")
+class Laion400MBuilder(WebCaptionBuilder):
+    """LAION-400M as img2dataset writes it."""
+
+    default_configs: ClassVar[Mapping[str, str]] = {"default": "laion400M"}
+
+
+@registry.register_builder("laion2B_multi")
+class Laion2BMultiBuilder(WebCaptionBuilder):
+    """LAION-2B-multi as img2dataset writes it."""
+
+    default_configs: ClassVar[Mapping[str, str]] = {"default": "laion2B_multi"}
+
+
+@registry.register_builder("shapes_web")
+class ShapesWebBuilder(WebCaptionBuilder):
+    """Drawn scenes with captions as bad as the web's, drawn at first use."""
+
+    default_configs: ClassVar[Mapping[str, str]] = {"default": "shapes_web"}
+
+    @dataclass
+    class Config(WebConfig, WebCaptionBuilder.Config):
+        """What is drawn, and how it is read."""
+
+        def check(self) -> list[tuple[str, str]]:
+            """Return complaints about values that cannot be."""
+            return [*WebConfig.check(self), *WebCaptionBuilder.Config.check(self)]
+
+    config: Config
+
+    def shard_patterns(self) -> list[str]:
+        """Return the folder of the drawn shards."""
+        settings: dict[str, Any] = {
+            name: getattr(self.config, name) for name in WebConfig.__dataclass_fields__
+        }
+        return [str(ensure_web_shards(WebConfig(**settings)))]

@@ -1,0 +1,1 @@
+"""Image-text pairs in tar shards, as crawls of the web are kept (the layout of webdataset)."""

@@ -1,0 +1,205 @@
+"""Batches from shards: each stream of a rank reads its own shards, and the streams take turns.
+
+Who reads what, in which order, is a function of (seed, epoch), the number of ranks and the number of
+workers alone. So an epoch can be entered at any batch: the samples before it are read but not
+decoded. Every rank makes equally many batches; one that has run out takes part with a filler.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset
+
+from lavis_lite.common.distributed import FILLER
+from lavis_lite.common.random import key_seed, seeded_scope
+from lavis_lite.common.schema import ConfigError
+from lavis_lite.datasets.loading import ATTEMPTS, BAD_SAMPLES, READ_ERRORS, BadSample, Policy
+from lavis_lite.datasets.web.dataset import WebDataset
+from lavis_lite.datasets.web.shards import RawSample, Shard, raw_samples
+
+SPARE = 32  # samples kept to stand in for one that cannot be read
+
+
+class WebTrainLoader:
+    """Endless training batches of one rank, from any epoch and any place in it.
+
+    Args:
+        batch_size: samples a batch on this rank.
+        num_workers: processes that read; 0 reads in this one.
+        drop_last: leave out an incomplete last batch of each stream, unless it is the only one.
+
+    Raises:
+        ConfigError: fewer shards than streams (ranks times workers), where each is read once.
+    """
+
+    def __init__(
+        self,
+        dataset: WebDataset,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        drop_last: bool = True,
+        policy: Policy = "replace",
+        pin_memory: bool = False,
+    ) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.num_workers = num_workers
+        self.per_rank = max(1, num_workers)
+        self.streams = world_size * self.per_rank
+        self.policy: Policy = policy
+        self.drop_last = drop_last
+        self.pin_memory = pin_memory
+        if not dataset.resampled and len(dataset.shards) < self.streams:
+            raise ConfigError(
+                f"{len(dataset.shards)} shards cannot be shared out among {world_size} processes with "
+                f"{self.per_rank} workers each ({self.streams} readers). Lower run.num_workers, cut the data "
+                "into more shards (`lavis-lite shards make`), or set resampled: true."
+            )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of an epoch; the same on every rank and, with every shard read once, in every epoch."""
+        if self.dataset.resampled:
+            return max(1, self.dataset.size // (self.batch_size * self.streams // self.per_rank))
+        # By the order of the list, not of an epoch, so that every epoch is equally long.
+        most = 0
+        for rank in range(self.streams // self.per_rank):
+            own = range(rank * self.per_rank, (rank + 1) * self.per_rank)
+            most = max(most, sum(self._batches(self._shards(0, stream)) for stream in own))
+        return most
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[dict[str, Any]]:
+        """Yield the batches of `epoch` from `first_batch` on."""
+        own = [self.rank * self.per_rank + worker for worker in range(self.per_rank)]
+        turns = self._turns([self._planned(epoch, stream) for stream in own])
+        skipped = [turns[:first_batch].count(worker) for worker in range(self.per_rank)]
+        readers = [
+            iter(self._reader(epoch, stream, start)) for stream, start in zip(own, skipped, strict=True)
+        ]
+        for number in range(first_batch, self.batches_per_epoch):
+            if number < len(turns):
+                yield {**next(readers[turns[number]]), FILLER: False}
+            else:
+                yield {**next(iter(self._reader(epoch, own[0], 0))), FILLER: True, BAD_SAMPLES: []}
+
+    def _turns(self, planned: list[int]) -> list[int]:
+        """Return which of this rank's streams makes each batch: in turn, until each has made its own."""
+        turns: list[int] = []
+        for round_number in range(max(planned)):
+            turns += [worker for worker, count in enumerate(planned) if round_number < count]
+        return turns[: self.batches_per_epoch]
+
+    def _planned(self, epoch: int, stream: int) -> int:
+        if self.dataset.resampled:
+            share, rest = divmod(self.batches_per_epoch, self.per_rank)
+            return share + (stream % self.per_rank < rest)
+        return self._batches(self._shards(epoch, stream))
+
+    def _batches(self, shards: list[Shard]) -> int:
+        samples = sum(shard.samples for shard in shards)
+        whole, rest = divmod(samples, self.batch_size)
+        return whole + (1 if rest and (not self.drop_last or not whole) else 0)
+
+    def _shards(self, epoch: int, stream: int) -> list[Shard]:
+        """Return the shards of a stream: the same ones in every epoch, in another order."""
+        shards = self.dataset.shards[stream :: self.streams]
+        random.Random(key_seed("shards", self.seed, epoch, stream)).shuffle(shards)
+        return shards
+
+    def _reader(self, epoch: int, stream: int, first_batch: int) -> DataLoader:
+        shards = self.dataset.shards if self.dataset.resampled else self._shards(epoch, stream)
+        return DataLoader(
+            _Stream(self, shards, epoch, stream, first_batch, self._planned(epoch, stream)),
+            batch_size=None,
+            num_workers=1 if self.num_workers else 0,
+            pin_memory=self.pin_memory,
+        )
+
+
+class _Stream(IterableDataset):
+    """The batches of one stream, `first_batch` to `planned`."""
+
+    def __init__(
+        self,
+        loader: WebTrainLoader,
+        shards: list[Shard],
+        epoch: int,
+        stream: int,
+        first_batch: int,
+        planned: int,
+    ) -> None:
+        self.dataset, self.batch_size = loader.dataset, loader.batch_size
+        self.seed, self.policy = loader.seed, loader.policy
+        self.shards, self.epoch, self.stream = shards, epoch, stream
+        self.first_batch, self.planned = first_batch, planned
+        self.notes: list[BadSample] = []
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        spare: list[RawSample] = []
+        samples = self._shuffled()
+        for number in range(self.planned):
+            raws = [raw for _, raw in zip(range(self.batch_size), samples, strict=False)]
+            if number >= self.first_batch:
+                yield self._batch(raws, spare)
+            spare = (spare + raws)[-SPARE:]
+
+    def _batch(self, raws: list[RawSample], spare: list[RawSample]) -> dict[str, Any]:
+        if not raws:  # a shard broke off: fewer samples came than its index promised
+            raws = spare[: self.batch_size]
+        items = [item for raw in raws if (item := self._item(raw, [*spare, *raws])) is not None]
+        batch = self.dataset.collater(items) if items else {}
+        batch[BAD_SAMPLES], self.notes = self.notes, []
+        return batch
+
+    def _item(self, raw: RawSample, others: list[RawSample]) -> dict[str, Any] | None:
+        """Return a sample; in place of one that cannot be read another of this stream, always the same."""
+        choose = random.Random(key_seed("replacement", self.seed, self.epoch, raw["__key__"]))
+        for _ in range(ATTEMPTS):
+            try:
+                with seeded_scope(self.seed, self.epoch, raw["__key__"]):
+                    return self.dataset.item(raw)
+            except READ_ERRORS as error:
+                if self.policy == "raise":
+                    raise
+                self._note(f"{raw['__url__']}/{raw['__key__']}", f"{type(error).__name__}: {error}")
+                if self.policy == "skip":
+                    return None
+                raw = choose.choice(others)
+        raise ValueError(f"{ATTEMPTS} samples in a row cannot be read; the last one: {self.notes[-1].reason}")
+
+    def _note(self, what: str, reason: str) -> None:
+        self.notes.append(BadSample(key_seed(what), reason))
+
+    def _shuffled(self) -> Iterator[RawSample]:
+        """Yield raw samples, each drawn from the next `shuffle_buffer` ones."""
+        draw = random.Random(key_seed("shuffle", self.seed, self.epoch, self.stream))
+        buffer: list[RawSample] = []
+        for raw in self._raw():
+            buffer.append(raw)
+            if len(buffer) > self.dataset.shuffle_buffer:
+                place = draw.randrange(len(buffer))
+                buffer[place], buffer[-1] = buffer[-1], buffer[place]
+                yield buffer.pop()
+        draw.shuffle(buffer)
+        yield from buffer
+
+    def _raw(self) -> Iterator[RawSample]:
+        for shard in self._order():
+            yield from raw_samples(shard, lambda reason, shard=shard: self._note(shard.name, reason))
+
+    def _order(self) -> Iterator[Shard]:
+        if not self.dataset.resampled:
+            yield from self.shards
+            return
+        draw = random.Random(key_seed("resample", self.seed, self.epoch, self.stream))
+        while True:
+            yield draw.choice(self.shards)
