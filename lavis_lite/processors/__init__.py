@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from lavis_lite.common.registry import registry
-from lavis_lite.processors import image, text
+from lavis_lite.processors import image, text, video
 from lavis_lite.processors.augment import RandomAugment
 from lavis_lite.processors.base_processor import BaseProcessor
 from lavis_lite.processors.image import BlipImageEvalProcessor, BlipImageTrainProcessor
 from lavis_lite.processors.text import BlipCaptionProcessor, BlipQuestionProcessor
+from lavis_lite.processors.video import BlipVideoEvalProcessor, BlipVideoTrainProcessor
 
 __all__ = [
     "BaseProcessor",
@@ -18,10 +19,13 @@ __all__ = [
     "BlipImageEvalProcessor",
     "BlipImageTrainProcessor",
     "BlipQuestionProcessor",
+    "BlipVideoEvalProcessor",
+    "BlipVideoTrainProcessor",
     "RandomAugment",
     "image",
     "load_processor",
     "text",
+    "video",
 ]
 
 

@@ -320,7 +320,7 @@ def test_classes_are_numbered_by_name(place):
             r"vqa_train.*0.*'question'",
         ),
         ("coco_vqa", "coco/annotations/vqa_train.json", [{**VQA_TRAIN[0], "answer": []}], "has no answer"),
-        ("coco_vqa", "coco/annotations/answer_list.json", {"red": 1}, "expected a list of answers"),
+        ("coco_vqa", "coco/annotations/answer_list.json", ["red", 1], "expected a list of answers"),
         (
             "coco_vqa",
             "coco/annotations/v2_mscoco_val2014_annotations.json",

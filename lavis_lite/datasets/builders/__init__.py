@@ -18,6 +18,7 @@ from lavis_lite.datasets.builders import (
     nlvr,
     retrieval,
     shapes,
+    video,
     vqa,
     web,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "nlvr",
     "retrieval",
     "shapes",
+    "video",
     "vqa",
     "web",
 ]

@@ -72,7 +72,7 @@ def read_answers(path: Path | None) -> list[str] | None:
     """Return the answers that a model may choose from, or None without a file.
 
     Raises:
-        AnnotationError: no list of texts.
+        AnnotationError: neither a list of texts nor an object keyed by them.
     """
     if path is None:
         return None
@@ -82,6 +82,8 @@ def read_answers(path: Path | None) -> list[str] | None:
         answers = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise AnnotationError(f"{path}: is not valid JSON: {error}") from error
+    if isinstance(answers, dict):  # some data sets number their answers
+        answers = list(answers)
     if not isinstance(answers, list) or not answers or not all(isinstance(text, str) for text in answers):
         raise AnnotationError(f"{path}: expected a list of answers, each a text.")
     return list(dict.fromkeys(answers))

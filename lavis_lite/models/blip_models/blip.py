@@ -196,6 +196,25 @@ class BlipBase(BaseModel):
         """
         return self.visual_encoder(self.check_image(image))
 
+    def encode_frames(self, video: Tensor) -> Tensor:
+        """Return hidden states (videos, frames, 1 + patches, width) of `video` (videos, 3, frames, side, side).
+
+        Raises:
+            ValueError: the frames are not of the model's size.
+        """
+        frames = video.transpose(1, 2)  # (videos, frames, 3, height, width)
+        return self.encode_image(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+
+    def encode_visual(self, samples: Mapping[str, Any]) -> Tensor:
+        """Return hidden states (samples, tokens, width) of samples["image"], or of samples["video"].
+
+        The tokens of a video's frames stand end to end, as BLIP reads videos without training on any
+        (paper section 5.6).
+        """
+        if samples.get("video") is None:
+            return self.encode_image(samples["image"])
+        return self.encode_frames(samples["video"]).flatten(1, 2)
+
     def check_image(self, image: Tensor) -> Tensor:
         """Return `image`, if it has the model's size.
 

@@ -105,14 +105,14 @@ class BlipVQA(BlipBase):
         return BlipOutput(loss=loss, loss_lm=loss, loss_weight=loss.new_tensor(float(len(question.mask))))
 
     def read_question(self, samples: Mapping[str, Any]) -> Question:
-        """Return the questions read with their images; each is projected once for whatever follows.
+        """Return the questions read with their images, or with samples["video"]; each is projected once.
 
         Raises:
             ValueError: not as many questions as images.
         """
         questions = samples["text_input"]
         questions = [questions] if isinstance(questions, str) else questions
-        image_embeds = self.encode_image(samples["image"])
+        image_embeds = self.encode_visual(samples)
         if len(questions) != len(image_embeds):
             raise ValueError(f"{len(questions)} questions for {len(image_embeds)} images; give one an image.")
         input_ids, attention_mask = self.tokenize(questions, self.enc_token_id)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,6 +56,18 @@ class BlipDualEncoder(BlipBase):
     def embed_images(self, image: Tensor) -> Tensor:
         """Return embeddings (images, embed_dim), of length 1, of `image` (images, 3, height, width)."""
         return self.project_image_embeds(self.encode_image(image))
+
+    def read_visual(self, samples: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return hidden states (samples, tokens, width) and embeddings (samples, embed_dim), of length 1.
+
+        Of samples["video"] (samples, 3, frames, height, width) the embedding is the mean of the frames'.
+        """
+        if samples.get("video") is None:
+            image_embeds = self.encode_image(samples["image"])
+            return image_embeds, self.project_image_embeds(image_embeds)
+        frames = self.encode_frames(samples["video"])  # (videos, frames, tokens, width)
+        embeddings = self.project_image_embeds(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return frames.flatten(1, 2), F.normalize(embeddings.mean(1), dim=-1)
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Return embeddings (texts, embed_dim), of length 1."""

@@ -60,8 +60,8 @@ def rank_images_and_texts(
     directions is read once.
 
     Args:
-        data_loader: yields {"image", "index"}, this rank's share of the images. It is read a second time
-            where the hidden states do not fit into `kept_bytes`.
+        data_loader: yields {"image" or "video", "index"}, this rank's share of the images. It is read a
+            second time where the hidden states do not fit into `kept_bytes`.
         texts: all of them.
         image_count: how many images there are, of all ranks; one that cannot be read is no candidate.
     """
@@ -112,11 +112,11 @@ def _embed_images(
     hidden: list[Tensor] | None = [] if settings.rerank else None
     kept = 0
     for samples in data_loader:
-        if "image" not in samples:
+        if "index" not in samples:
             continue  # none of them could be read
-        image_embeds = model.encode_image(samples["image"].to(model.device))
+        image_embeds, embedded = model.read_visual(_on_device(model, samples))
         numbers.append(torch.as_tensor(samples["index"]))
-        embeddings.append(model.project_image_embeds(image_embeds).float())
+        embeddings.append(embedded.float())
         kept += image_embeds.nbytes
         if hidden is not None:
             hidden = None if kept > settings.kept_bytes else [*hidden, image_embeds]
@@ -131,8 +131,12 @@ def _hidden_states(
         yield from images.hidden
         return
     for samples in data_loader:
-        if "image" in samples:
-            yield model.encode_image(samples["image"].to(model.device))
+        if "index" in samples:
+            yield model.encode_visual(_on_device(model, samples))
+
+
+def _on_device(model: BlipMatcher, samples: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {key: samples[key].to(model.device) for key in ("image", "video") if key in samples}
 
 
 def _rerank(
