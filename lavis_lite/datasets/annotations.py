@@ -19,7 +19,7 @@ class AnnotationError(ValueError):
 
 
 def read_records(path: Path) -> list[Any]:
-    """Return the records of a ``.json`` list or object, ``.jsonl`` or ``.csv`` file.
+    """Return the records of a ``.json`` list or object, ``.jsonl``, ``.csv`` or ``.parquet`` file.
 
     An object ``{filename: caption}`` becomes records with "image" and "caption".
 
@@ -43,17 +43,30 @@ def _parse(path: Path) -> list[Any]:
     if path.suffix == ".csv":
         with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
+    if path.suffix == ".parquet":
+        return _parse_parquet(path)
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in text.split("\n") if line.strip()]
     if path.suffix != ".json":
-        raise AnnotationError(f"{path}: annotations are read from .json, .jsonl and .csv files.")
+        raise AnnotationError(f"{path}: annotations are read from .json, .jsonl, .csv and .parquet files.")
     content = json.loads(text)
     if isinstance(content, dict):
         return [{"image": image, "caption": caption} for image, caption in content.items()]
     if not isinstance(content, list):
         raise AnnotationError(f"{path}: expected a list or an object, found {type(content).__name__}.")
     return content
+
+
+def _parse_parquet(path: Path) -> list[Any]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError as error:
+        raise AnnotationError(f"{path}: reading parquet needs pyarrow: pip install pyarrow.") from error
+    try:
+        return parquet.read_table(path).to_pylist()
+    except ArrowException as error:
+        raise AnnotationError(f"{path}: is not valid parquet: {error}") from error
 
 
 def check_caption_records(records: Iterable[Any], path: Path, captions: str) -> list[dict[str, Any]]:

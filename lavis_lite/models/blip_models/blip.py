@@ -197,7 +197,7 @@ class BlipBase(BaseModel):
         return self.visual_encoder(self.check_image(image))
 
     def encode_frames(self, video: Tensor) -> Tensor:
-        """Return hidden states (videos, frames, 1 + patches, width) of `video` (videos, 3, frames, side, side).
+        """Return hidden states (videos, frames, tokens, width) of `video` (videos, 3, frames, height, width).
 
         Raises:
             ValueError: the frames are not of the model's size.
