@@ -154,11 +154,10 @@ def test_every_default_config_begins_by_saying_what_the_data_set_is():
 
 def test_annotations_are_fetched_once_checked_and_put_in_their_place(monkeypatch, tmp_path):
     monkeypatch.setenv("LAVIS_LITE_CACHE", str(tmp_path))
+    splits = ("train", "val", "test")
     with running_server() as server:
         address = f"http://127.0.0.1:{server.server_port}"
-        urls = [
-            f"build_info.annotations.{split}.url={address}/{split}.json" for split in ("train", "val", "test")
-        ]
+        urls = [f"build_info.annotations.{split}.url={address}/{split}.json" for split in splits]
         first = download("flickr30k", urls)
         asked = len(server.behaviour.requested)
         again = download("flickr30k", urls)
