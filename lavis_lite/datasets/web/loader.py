@@ -52,6 +52,7 @@ class WebTrainLoader:
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
+        self.world_size = world_size
         self.num_workers = num_workers
         self.per_rank = max(1, num_workers)
         self.streams = world_size * self.per_rank
@@ -69,17 +70,15 @@ class WebTrainLoader:
     def batches_per_epoch(self) -> int:
         """Batches of an epoch; the same on every rank and, with every shard read once, in every epoch."""
         if self.dataset.resampled:
-            return max(1, self.dataset.size // (self.batch_size * self.streams // self.per_rank))
-        # By the order of the list, not of an epoch, so that every epoch is equally long.
-        most = 0
-        for rank in range(self.streams // self.per_rank):
-            own = range(rank * self.per_rank, (rank + 1) * self.per_rank)
-            most = max(most, sum(self._batches(self._shards(0, stream)) for stream in own))
-        return most
+            return max(1, self.dataset.size // (self.batch_size * self.world_size))
+        return max(
+            sum(self._batches(self._shards(0, stream)) for stream in self._streams_of(rank))
+            for rank in range(self.world_size)
+        )
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[dict[str, Any]]:
         """Yield the batches of `epoch` from `first_batch` on."""
-        own = [self.rank * self.per_rank + worker for worker in range(self.per_rank)]
+        own = self._streams_of(self.rank)
         turns = self._turns([self._planned(epoch, stream) for stream in own])
         skipped = [turns[:first_batch].count(worker) for worker in range(self.per_rank)]
         readers = [
@@ -91,6 +90,10 @@ class WebTrainLoader:
             else:
                 yield {**next(iter(self._reader(epoch, own[0], 0))), FILLER: True, BAD_SAMPLES: []}
 
+    def _streams_of(self, rank: int) -> list[int]:
+        """Return the numbers of a rank's streams: dealt in turn, so that shards are, too."""
+        return list(range(rank, self.streams, self.world_size))
+
     def _turns(self, planned: list[int]) -> list[int]:
         """Return which of this rank's streams makes each batch: in turn, until each has made its own."""
         turns: list[int] = []
@@ -101,7 +104,7 @@ class WebTrainLoader:
     def _planned(self, epoch: int, stream: int) -> int:
         if self.dataset.resampled:
             share, rest = divmod(self.batches_per_epoch, self.per_rank)
-            return share + (stream % self.per_rank < rest)
+            return share + (stream // self.world_size < rest)
         return self._batches(self._shards(epoch, stream))
 
     def _batches(self, shards: list[Shard]) -> int:
