@@ -76,10 +76,13 @@ class Collate:
     """Join samples and carry the notes of bad ones along."""
 
     collater: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
+    finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def __call__(self, items: Sequence[tuple[Any, list[BadSample]]]) -> dict[str, Any]:
         samples = [sample for sample, _ in items if sample is not None]
         batch = dict(self.collater(samples)) if samples else {}
+        if samples and self.finish is not None:
+            batch = self.finish(batch)
         batch[BAD_SAMPLES] = [note for _, notes in items for note in notes]
         return batch
 
@@ -108,6 +111,7 @@ class TrainLoader:
     Args:
         batch_size: samples a batch on this rank.
         drop_last: leave out an incomplete last batch, unless it is the only one.
+        finish: called on each batch, in the workers (tokenizing, say).
     """
 
     def __init__(
@@ -122,6 +126,7 @@ class TrainLoader:
         drop_last: bool = True,
         policy: Policy = "replace",
         pin_memory: bool = False,
+        finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     ) -> None:
         self.size = len(dataset)
         self.global_batch = batch_size * world_size
@@ -132,7 +137,7 @@ class TrainLoader:
             KeyedSamples(dataset, seed, policy),
             batch_sampler=self._schedule,
             num_workers=num_workers,
-            collate_fn=Collate(_collater(dataset)),
+            collate_fn=Collate(_collater(dataset), finish),
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
             generator=torch.Generator(),  # so that the loader draws nothing from the global one

@@ -44,7 +44,7 @@ def train_loader(
     Args:
         batch_size: samples a batch on this rank.
         ratios: `name` of a data set -> weight.
-        settings: of `TrainLoader` (rank, world_size, num_workers, drop_last, policy, pin_memory).
+        settings: of `TrainLoader` (rank, world_size, num_workers, drop_last, policy, pin_memory, finish).
 
     Raises:
         ConfigError: no data set, or ratios that name another, leave one out, or are not above 0.

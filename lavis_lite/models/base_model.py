@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,13 @@ class BaseModel(nn.Module):
     def load_weights(self, state_dict: Mapping[str, torch.Tensor], source: str) -> None:
         """Take `state_dict`, strictly; a subclass says here which differences it can bridge."""
         load_strictly(self, state_dict, source)
+
+    def text_collator(self) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+        """Return what the workers that read training batches call on each, or None.
+
+        It must be possible to pickle it. Models that read texts have them tokenized there.
+        """
+        return None
 
     def inference_settings(self) -> dict[str, Any]:
         """Return what a checkpoint should remember about how to use this model; plain values only."""

@@ -317,6 +317,7 @@ class RunnerBase:
             num_workers=config.num_workers,
             drop_last=config.drop_last,
             pin_memory=self.device.type == "cuda",
+            finish=self.model.text_collator(),
         )
         self.model.freeze_parts(config.freeze, config.unfreeze_last_vision_layers)
         if config.compile:

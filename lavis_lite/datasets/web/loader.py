@@ -8,7 +8,7 @@ decoded. Every rank makes equally many batches; one that has run out takes part 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
@@ -30,6 +30,7 @@ class WebTrainLoader:
         batch_size: samples a batch on this rank.
         num_workers: processes that read; 0 reads in this one.
         drop_last: leave out an incomplete last batch of each stream, unless it is the only one.
+        finish: called on each batch, in the workers (tokenizing, say).
 
     Raises:
         ConfigError: fewer shards than streams (ranks times workers), where each is read once.
@@ -47,6 +48,7 @@ class WebTrainLoader:
         drop_last: bool = True,
         policy: Policy = "replace",
         pin_memory: bool = False,
+        finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
@@ -59,6 +61,7 @@ class WebTrainLoader:
         self.policy: Policy = policy
         self.drop_last = drop_last
         self.pin_memory = pin_memory
+        self.finish = finish
         if not dataset.resampled and len(dataset.shards) < self.streams:
             raise ConfigError(
                 f"{len(dataset.shards)} shards cannot be shared out among {world_size} processes with "
@@ -141,7 +144,7 @@ class _Stream(IterableDataset):
         planned: int,
     ) -> None:
         self.dataset, self.batch_size = loader.dataset, loader.batch_size
-        self.seed, self.policy = loader.seed, loader.policy
+        self.seed, self.policy, self.finish = loader.seed, loader.policy, loader.finish
         self.shards, self.epoch, self.stream = shards, epoch, stream
         self.first_batch, self.planned = first_batch, planned
         self.notes: list[BadSample] = []
@@ -160,6 +163,8 @@ class _Stream(IterableDataset):
             raws = spare[: self.batch_size]
         items = [item for raw in raws if (item := self._item(raw, [*spare, *raws])) is not None]
         batch = self.dataset.collater(items) if items else {}
+        if items and self.finish is not None:
+            batch = self.finish(batch)
         batch[BAD_SAMPLES], self.notes = self.notes, []
         return batch
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lavis_lite.common.checkpoint import load_strictly, save_atomically
 from lavis_lite.common.schema import ConfigError, parse
+from lavis_lite.common.texts import TokenizedTexts, TokenizeTexts
 from lavis_lite.models.adapters.addresses import Weights
 from lavis_lite.models.adapters.salesforce import to_salesforce
 from lavis_lite.models.adapters.transformers import Kind
@@ -109,16 +110,30 @@ class BlipBase(BaseModel):
             first_token_id: what stands in the place of [CLS]: it tells the text model its role.
             max_length: tokens a text is cut to; None for `max_txt_len`.
         """
-        tokens = self.tokenizer(
-            list(texts),
-            padding=padding,
-            truncation=True,
-            max_length=max_length or self.config.max_txt_len,
-            return_tensors="pt",
-        ).to(self.device)
+        max_length = max_length or self.config.max_txt_len
+        if not isinstance(texts, TokenizedTexts) or texts.made_for != (max_length, padding):
+            texts = TokenizeTexts(self.tokenizer, {"texts": max_length}, padding)({"texts": list(texts)})[
+                "texts"
+            ]
+        input_ids = texts.input_ids.to(self.device, non_blocking=True)
         if first_token_id is not None:
-            tokens.input_ids[:, 0] = first_token_id
-        return tokens.input_ids, tokens.attention_mask
+            input_ids = input_ids.clone()
+            input_ids[:, 0] = first_token_id
+        return input_ids, texts.attention_mask.to(self.device, non_blocking=True)
+
+    def text_collator(self) -> TokenizeTexts:
+        """Return what tokenizes a batch's texts in the workers."""
+        return TokenizeTexts(self.tokenizer, self.text_lengths, self.text_padding)
+
+    @property
+    def text_padding(self) -> Literal["longest", "max_length"]:
+        """How far the texts of a training batch are padded."""
+        return "longest"
+
+    @property
+    def text_lengths(self) -> dict[str, int]:
+        """Key of a training batch -> tokens that its texts are cut to."""
+        return {"text_input": self.config.max_txt_len}
 
     def take(self, weights: Weights) -> None:
         """Take what an address gave.

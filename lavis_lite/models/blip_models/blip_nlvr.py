@@ -54,6 +54,11 @@ class BlipNLVR(BlipBase):
         self.cls_head = classification_head(text_config.hidden_size, config.num_classes)
         self.longest_text = min(config.max_txt_len, text_config.max_position_embeddings)
 
+    @property
+    def text_lengths(self) -> dict[str, int]:
+        """Key of a training batch -> tokens that its texts are cut to."""
+        return {"text_input": self.longest_text}
+
     def forward(self, samples: Mapping[str, Any], is_train: bool = True) -> dict[str, Tensor]:
         """Return {"loss"}, or {"predictions", "targets"} where `is_train` is false.
 

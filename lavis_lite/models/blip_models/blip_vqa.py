@@ -80,6 +80,11 @@ class BlipVQA(BlipBase):
         self.text_decoder = TextDecoder(replace(self.text_config, encoder_width=self.text_config.hidden_size))
         self._answer_tokens: tuple[tuple[str, ...], Tensor, Tensor] | None = None
 
+    @property
+    def text_lengths(self) -> dict[str, int]:
+        """Key of a training batch -> tokens that its texts are cut to."""
+        return {"text_input": self.config.max_txt_len, "answer": self.config.max_txt_len}
+
     def forward(self, samples: Mapping[str, Any]) -> BlipOutput:
         """Return the loss of answers: the sum over answers of weight times negative log-likelihood.
 
@@ -265,4 +270,4 @@ def _flat_answers(samples: Mapping[str, Any], device: torch.device) -> tuple[lis
         raise ValueError(
             f"{len(answers)} answers, {len(weights)} weights and {len(owners)} by n_answers: they must agree."
         )
-    return list(answers), owners, weights
+    return answers if isinstance(answers, list) else list(answers), owners, weights

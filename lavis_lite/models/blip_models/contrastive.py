@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -170,9 +170,7 @@ class BlipContrastive(BlipMatcher):
     def read_pairs(self, samples: Mapping[str, Any]) -> Pairs:
         """Return the batch encoded and tokenised."""
         image_embeds = self.encode_image(samples["image"])
-        # texts of other ranks must have the same length to be exchanged
-        padding = "max_length" if self._exchanges_negatives else "longest"
-        input_ids, attention_mask = self.tokenize(samples["text_input"], padding=padding)
+        input_ids, attention_mask = self.tokenize(samples["text_input"], padding=self.text_padding)
         if len(input_ids) != len(image_embeds):
             raise ValueError(
                 f"{len(input_ids)} texts for {len(image_embeds)} images; give one text an image."
@@ -269,6 +267,11 @@ class BlipContrastive(BlipMatcher):
         if not pairs.counted:
             return torch.ones_like(sums[0])
         return (sums[0] / sums[1] * pairs.counted).clamp(min=1.0)
+
+    @property
+    def text_padding(self) -> Literal["longest", "max_length"]:
+        """How far texts are padded: those of other ranks must have the same length to be exchanged."""
+        return "max_length" if self._exchanges_negatives else "longest"
 
     @property
     def _exchanges_negatives(self) -> bool:
