@@ -1,0 +1,95 @@
+"""Every recipe in projects/ parses, names what exists, and builds its model and data sets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lavis_lite.common.config import load_config
+from lavis_lite.common.registry import registry
+from lavis_lite.models.blip_models.blip import CONFIGS
+from lavis_lite.models.tokenizer import PUBLISHED_VOCABULARY
+
+REPOSITORY = Path(__file__).parent.parent
+RECIPES = sorted((REPOSITORY / "projects").rglob("*.yaml"))
+SCRIPTS = sorted((REPOSITORY / "run_scripts").rglob("*.sh"))
+
+
+def ids(paths: list[Path]) -> list[str]:
+    return [path.stem for path in paths]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=ids(RECIPES))
+def test_a_recipe_builds_its_model_and_names_real_data_sets_and_splits(path):
+    config = load_config(path, OPTIONS.get(path.stem, []))
+    model_class = registry.get_model_class(config.sections["model"]["arch"])
+    settings = {
+        key: value for key, value in config.sections["model"].items() if key not in ("arch", "model_type")
+    }
+    settings |= {"load_finetuned": False, "load_pretrained": False}
+    if settings.get("tokenizer") != "shapes":
+        settings |= {"tokenizer": "shapes", "med_config": with_published_words(settings.get("med_config"))}
+    with torch.device("meta"):
+        model = model_class.from_config(settings)
+    assert sum(parameter.numel() for parameter in model.parameters()) > 1e6
+    registry.get_task_class(config.run.task)(config.run)
+    registry.get_runner_class(config.run.runner)
+    wanted = [] if config.run.evaluate else [*config.run.train_splits, *config.run.valid_splits]
+    wanted += config.run.test_splits
+    splits: set[str] = set()
+    for name, changes in config.datasets.items():
+        splits.update(registry.get_builder_class(name).from_config(changes or {}).splits())
+    assert set(wanted) <= splits
+
+
+# What a recipe leaves to its user.
+OPTIONS = {"caption_json": ["datasets.caption_json.images=.", "datasets.caption_json.annotations=a.json"]}
+
+
+def with_published_words(name: str | dict | None) -> dict:
+    import json
+
+    if isinstance(name, dict):
+        return {**name, "vocab_size": PUBLISHED_VOCABULARY}
+    content = json.loads((CONFIGS / f"{name or 'med_config'}.json").read_text())
+    return {**content, "vocab_size": PUBLISHED_VOCABULARY}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=ids(SCRIPTS))
+def test_a_script_runs_recipes_that_are_there(path):
+    text = path.read_text()
+    named = re.findall(r"projects/[\w/${}]+\.yaml", text)
+    assert named
+    for name in named:
+        found = list(REPOSITORY.glob(re.sub(r"\$\{\w+\}", "*", name)))
+        assert found, name
+    assert path.stat().st_mode & 0o111
+
+
+def test_every_recipe_of_the_paper_has_a_script():
+    scripts = " ".join(path.read_text() for path in SCRIPTS)
+    without = [
+        path.stem
+        for path in RECIPES
+        if f"{path.stem}.yaml" not in scripts and not path.stem.startswith("video_")
+    ]
+    assert not without
+
+
+def test_the_published_values_stand_in_the_recipes():
+    """Those that are easily changed by accident; the paper's code is the source."""
+    expected = {
+        "retrieval_coco_ft": (1e-5, 6, 32),
+        "vqav2_ft": (2e-5, 10, 16),
+        "nlvr_ft": (3e-5, 15, 16),
+        "pretrain_14m": (3e-4, 20, 75),
+        "caption_coco_ft": (1e-5, 5, 32),
+    }
+    for name, (rate, epochs, batch) in expected.items():
+        run = load_config(REPOSITORY / f"projects/blip/train/{name}.yaml", []).run
+        assert (run.init_lr, run.max_epoch, run.batch_size_train) == (rate, epochs, batch)
+        assert replace(run).weight_decay == 0.05
