@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from lavis_lite.common.registry import suggest
 from lavis_lite.common.run_config import RunConfig
-from lavis_lite.metrics.selection import main_metric
+from lavis_lite.common.schema import ConfigError
+from lavis_lite.metrics.selection import main_metric, metric_names_in
 
 Record = dict[str, Any]
 
@@ -46,6 +48,8 @@ class BaseTask:
     """
 
     Config: ClassVar[type[RunConfig]] = RunConfig
+    # What evaluation computes, where that is known beforehand: `best_metric` must be made of it.
+    metric_names: ClassVar[tuple[str, ...] | None] = None
     # What "best" means where the config does not say; None: nothing is best.
     default_best_metric: ClassVar[str | None] = None
 
@@ -63,6 +67,18 @@ class BaseTask:
         Raises:
             ConfigError: for example `best_metric` names a metric that cannot be computed here.
         """
+        if self.metric_names is None or self.best_metric is None or not self.config.valid_splits:
+            return
+        try:
+            wanted = metric_names_in(self.best_metric)
+        except ValueError as error:
+            raise ConfigError(f"run.best_metric: {error}") from error
+        for name in wanted:
+            if name not in self.metric_names:
+                raise ConfigError(
+                    f"run.best_metric is {self.best_metric!r}, but this task computes no {name!r}."
+                    f"{suggest(name, self.metric_names)} It computes {', '.join(self.metric_names)}."
+                )
 
     def prepare(self, model: nn.Module) -> None:
         """Hand the model what the ``run`` section says about its use."""

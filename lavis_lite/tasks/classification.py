@@ -18,6 +18,7 @@ class MultimodalClassificationTask(BaseTask):
     """Train on labels; the class of the largest logit must be the label."""
 
     default_best_metric: ClassVar[str] = "agg_metrics"
+    metric_names: ClassVar[tuple[str, ...]] = ("agg_metrics",)
 
     def valid_step(self, model: nn.Module, samples: Mapping[str, Any]) -> list[Record]:
         """Return the class of each sample."""

@@ -13,7 +13,7 @@ from lavis_lite.common import distributed
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.schema import ConfigError
-from lavis_lite.metrics.retrieval import rank_of_the_best, recalls
+from lavis_lite.metrics.retrieval import CUTOFFS, rank_of_the_best, recalls
 from lavis_lite.tasks.base_task import BaseTask, EvaluationBatches, Record
 
 
@@ -47,6 +47,10 @@ class RetrievalTask(BaseTask):
             ]
 
     default_best_metric: ClassVar[str] = "r_mean"
+    metric_names: ClassVar[tuple[str, ...]] = (
+        *(f"{query}_r{cutoff}" for query in ("txt", "img") for cutoff in (*CUTOFFS, "_mean")),
+        "r_mean",
+    )
     config: Config
 
     def evaluate(self, model: nn.Module, batches: EvaluationBatches) -> list[Record]:

@@ -50,6 +50,7 @@ class VQATask(BaseTask):
             return complaints
 
     default_best_metric: ClassVar[str | None] = "agg_metrics"
+    metric_names: ClassVar[tuple[str, ...]] = ("agg_metrics",)
     config: Config
 
     def __init__(self, config: Config) -> None:
@@ -153,6 +154,7 @@ class VideoQATask(GQATask):
 class AOKVQATask(VQATask):
     """A-OKVQA: direct answers, and the choice among four by their likelihood."""
 
+    metric_names: ClassVar[tuple[str, ...]] = ("agg_metrics", "direct_answer", "multiple_choice")
     config: VQATask.Config
 
     def valid_step(self, model: nn.Module, samples: Mapping[str, Any]) -> list[Record]:

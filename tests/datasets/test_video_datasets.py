@@ -14,6 +14,12 @@ from lavis_lite.common.registry import registry
 from lavis_lite.processors import load_processor
 
 FEW = {"train_videos": 3, "val_videos": 2, "test_videos": 4}
+SMALL = {
+    "vis_processor": {
+        "train": {"name": "blip_video_train", "image_size": 64},
+        "eval": {"name": "blip_video_eval", "image_size": 64},
+    }
+}
 
 
 def build(name: str, **changes):
@@ -23,7 +29,9 @@ def build(name: str, **changes):
 
 @pytest.fixture(scope="module")
 def retrieval(tmp_path_factory):
-    return build("shapes_video_retrieval", **FEW, folder=str(tmp_path_factory.mktemp("drawn") / "videos"))
+    return build(
+        "shapes_video_retrieval", **FEW, **SMALL, folder=str(tmp_path_factory.mktemp("drawn") / "videos")
+    )
 
 
 def test_a_clip_and_its_caption_are_a_training_item(retrieval):
@@ -39,7 +47,7 @@ def test_an_evaluation_split_numbers_videos_and_texts(retrieval):
 
 
 def test_questions_come_with_their_clip_and_answers(tmp_path):
-    splits = build("shapes_video_qa", **FEW, folder=str(tmp_path / "videos"))
+    splits = build("shapes_video_qa", **FEW, **SMALL, folder=str(tmp_path / "videos"))
     item = splits["val"][0]
     assert item["video"].shape == (3, 8, 64, 64) and item["references"][0] in splits["val"].answer_list
     batch = splits["train"].collater([splits["train"][n] for n in range(3)])
