@@ -28,13 +28,19 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """One caption; `picture` or, where it could not be shown, the `problem`."""
+    """What was said of a picture, or found for a text; where it could not be shown, the `problem`.
+
+    Attributes:
+        caption: what the model said: a caption, an answer, a class, the texts it found.
+        more: further pictures, of a text that looked for some, the best first.
+    """
 
     name: str
     caption: str
     references: list[str]
     picture: Thumbnail | None
     problem: str | None
+    more: list[Thumbnail] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -53,13 +59,14 @@ def make_gallery(
     """Show at most `limit` of `records`, evenly spaced.
 
     Args:
-        records: mappings with "caption" and, as far as known, "image" (path), "image_id", "references".
+        records: what a task recorded of each sample: mappings with "caption", "answer", "prediction" or
+            "found", and, as far as known, "image_path" (or "image"), "image_id", "references".
         roots: folders that a relative image path may start from, the first that has it wins.
         source: what to call the records in messages.
     """
-    captioned = [record for record in records if isinstance(record, Mapping) and "caption" in record]
+    captioned = [record for record in records if isinstance(record, Mapping) and _SAID & record.keys()]
     if not captioned:
-        found = "is empty" if not records else "holds no captions"
+        found = "is empty" if not records else "holds nothing to show"
         return Gallery(title, problem=f"{source} {found}.")
     count = min(limit, len(captioned))
     chosen = [captioned[index * len(captioned) // count] for index in range(count)]
@@ -81,17 +88,52 @@ def make_thumbnail(path: Path) -> Thumbnail:
     return Thumbnail(f"data:image/jpeg;base64,{encoded}", *image.size)
 
 
+_SAID = {"caption", "answer", "prediction", "found"}
+
+
 def _item(record: Mapping[str, Any], roots: Sequence[Path]) -> GalleryItem:
     references = record.get("references") or []
     if not isinstance(references, list | tuple):
         references = [references]
-    picture, problem = _picture(record.get("image"), roots)
+    if record.get("query") == "text":
+        return _found_pictures(record, roots)
+    picture, problem = _picture(record.get("image_path") or record.get("image"), roots)
+    name, said = _told(record)
+    if "label" in record and not references:
+        references = [f"class {record['label']}"]
     return GalleryItem(
-        name=_text(record.get("image_id", record.get("image", ""))),
-        caption=_text(record["caption"]),
-        references=[_text(reference) for reference in references],
+        name=_text(name),
+        caption=_text(said),
+        references=list(dict.fromkeys(_text(reference) for reference in references)),
         picture=picture,
         problem=problem,
+    )
+
+
+def _told(record: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return what was asked, or the name of the picture, and what the model said."""
+    name = record.get("image_id", record.get("image", record.get("image_path", "")))
+    if "caption" in record:
+        return name, record["caption"]
+    if "answer" in record:
+        return record.get("question", name), record["answer"]
+    if "found" in record:
+        return name, "\n".join(f"{hit['score']:.2f}  {hit['text']}" for hit in record["found"])
+    return record.get("text_input") or name, f"class {record['prediction']}"
+
+
+def _found_pictures(record: Mapping[str, Any], roots: Sequence[Path]) -> GalleryItem:
+    """Return a text with the pictures that it found, the best one large."""
+    found = [_picture(hit.get("image_path"), roots) for hit in record["found"]]
+    pictures = [picture for picture, _ in found if picture is not None]
+    places = [place for place, hit in enumerate(record["found"], start=1) if hit.get("right")]
+    return GalleryItem(
+        name=f"its picture is at place {int(record['rank']) + 1}" if not places else "",
+        caption=_text(record["text"]),
+        references=[f"its picture is at place {place}" for place in places],
+        picture=pictures[0] if pictures else None,
+        problem=found[0][1] if found and not pictures else None,
+        more=pictures[1:],
     )
 
 

@@ -218,7 +218,7 @@ def _metrics(run: RunFolder, log: list[dict[str, Any]]) -> MetricsTable:
 def _split_galleries(run: RunFolder, images: int) -> list[Gallery]:
     galleries = []
     for split, path in sorted(_result_files(run.results).items()):
-        title = f"Captions of {split}"
+        title = f"Samples of {split}"
         records, problem = _read_json(path, list)
         if records is None:
             galleries.append(Gallery(title, problem=problem))

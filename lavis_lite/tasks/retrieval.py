@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -79,6 +80,7 @@ class RetrievalTask(BaseTask):
                 "instance_id": image,
                 "query": "image",
                 "image": str(dataset.image[image]),
+                "image_path": _path(dataset, image),
                 "references": [dataset.text[text] for text in texts],
                 "rank": rank_of_the_best(scores[image], list(texts)),
                 "found": [
@@ -102,6 +104,7 @@ class RetrievalTask(BaseTask):
                 "found": [
                     {
                         "image": str(dataset.image[other]),
+                        "image_path": _path(dataset, other),
                         "score": float(scores[text, other]),
                         "right": other == image,
                     }
@@ -127,6 +130,10 @@ class RetrievalTask(BaseTask):
             "images": len(ranks["image"]),
             "texts": len(ranks["text"]),
         }
+
+
+def _path(dataset: Any, image: int) -> str:
+    return str(Path(getattr(dataset, "image_root", "")) / str(dataset.image[image]))
 
 
 @registry.register_task("video_retrieval")

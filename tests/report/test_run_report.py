@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lavis_lite.common.writers import RunLog
-from lavis_lite.report.gallery import THUMBNAIL_SIDE
+from lavis_lite.report.gallery import THUMBNAIL_SIDE, make_gallery
 from lavis_lite.report.run_report import write_run_report
 
 CONFIG = """
@@ -285,7 +285,7 @@ def test_the_page_follows_the_dark_mode_and_width_of_its_reader(run: Path) -> No
 
 def test_an_empty_run_folder_makes_a_page_that_says_what_is_missing(tmp_path: Path) -> None:
     page = read_report(tmp_path)
-    for missing in ("config.yaml", "log.jsonl", "evaluate.json", "captioned no pictures"):
+    for missing in ("config.yaml", "log.jsonl", "evaluate.json", "said nothing about pictures"):
         assert missing in page.text
     assert "No metrics yet" in page.text
 
@@ -296,14 +296,14 @@ def test_damaged_files_are_named_and_the_rest_is_shown(run: Path, tmp_path: Path
     (run / "result").mkdir()
     (run / "result" / "val.json").write_text("[1, 2", "utf-8")
     write_json(run / "result" / "test.json", {"not": "a list"})
-    write_json(run / "result" / "other.json", [{"question_id": 1, "answer": "yes"}])
+    write_json(run / "result" / "other.json", [{"question_id": 1, "score": 2}])
     page = read_report(run, captioned_folder_json=tmp_path / "captions.json")
     for message in (
         "evaluate.json could not be read",
         "config.yaml could not be read",
         "val.json could not be read",
         "test.json holds a dict where a list belongs",
-        "result/other.json holds no captions",
+        "result/other.json holds nothing to show",
         "There is no captions.json yet",
     ):
         assert message in page.text
@@ -339,3 +339,22 @@ def test_a_missing_run_folder_is_an_error(tmp_path: Path) -> None:
 def test_no_pictures_at_all_cannot_be_asked_for(run: Path) -> None:
     with pytest.raises(ValueError, match="images: expected at least 1"):
         write_run_report(run, images=0)
+
+
+def test_answers_finds_and_classes_are_shown_as_captions_are(tmp_path):
+    picture = tmp_path / "a.jpg"
+    Image.new("RGB", (40, 30), (200, 0, 0)).save(picture)
+    hits = [{"image_path": str(picture), "score": 1.5, "right": False}] * 2
+    records = [
+        {"question": "what colour?", "answer": "red", "references": ["red"] * 10, "image_path": str(picture)},
+        {"prediction": 3, "label": 4, "text_input": "a sentence", "image_path": str(picture)},
+        {"query": "image", "image_path": str(picture), "rank": 0, "references": ["a star"]}
+        | {"found": [{"text": "a star", "score": 2.0, "right": True}]},
+        {"query": "text", "text": "a red <circle>", "rank": 6, "found": hits},
+    ]
+    items = make_gallery("t", records, [tmp_path], 10, "records").items
+    assert [item.caption for item in items] == ["red", "class 3", "2.00  a star", "a red <circle>"]
+    assert [item.name for item in items][:2] == ["what colour?", "a sentence"]
+    assert [item.references for item in items] == [["red"], ["class 4"], ["a star"], []]
+    assert items[3].name == "its picture is at place 7" and len(items[3].more) == 1
+    assert all(item.picture is not None for item in items)
