@@ -219,10 +219,10 @@ def test_nothing_but_images_and_texts_is_ever_decoded(tmp_path):
 
 def test_commands_run_only_where_they_are_allowed(folder):
     command = f"pipe:cat {folder}/shard-001.tar"
-    with pytest.raises(ConfigError, match="allow_pipes"):
+    with pytest.raises(ConfigError, match="allow_pipe"):
         list_shards([command])
     data = WebDataset(
-        list_shards([command], allow_pipes=True),
+        list_shards([command], allow_pipe=True),
         to_tensor,
         str,
         resampled=True,
@@ -230,3 +230,9 @@ def test_commands_run_only_where_they_are_allowed(folder):
         shuffle_buffer=0,
     )
     assert set(keys(loader(data).epoch(0))) <= {f"{n:06d}" for n in range(7, 12)}
+
+
+def test_webdataset_itself_is_in_its_secure_mode():
+    import webdataset.utils
+
+    assert webdataset.utils.enforce_security

@@ -33,7 +33,7 @@ class WebCaptionBuilder(BaseDatasetBuilder):
             shuffle_buffer: samples of which the next one is drawn.
             resampled: draw shards with replacement, in place of each once an epoch.
             epoch_size: samples of an epoch; needed where `resampled`.
-            allow_pipes: whether ``pipe:`` may run commands.
+            allow_pipe: whether ``pipe:`` may run commands.
         """
 
         shards: str | list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class WebCaptionBuilder(BaseDatasetBuilder):
         shuffle_buffer: int = 1000
         resampled: bool = False
         epoch_size: int | None = None
-        allow_pipes: bool = False
+        allow_pipe: bool = False
 
         def check(self) -> list[tuple[str, str]]:
             """Return complaints about values that cannot be."""
@@ -77,7 +77,7 @@ class WebCaptionBuilder(BaseDatasetBuilder):
         self.check_split(split)
         config = self.config
         return WebDataset(
-            list_shards(self.shard_patterns(), config.allow_pipes),
+            list_shards(self.shard_patterns(), config.allow_pipe),
             *self.processors(is_train=True),
             text_key=config.text_key,
             shuffle_buffer=config.shuffle_buffer,

@@ -40,30 +40,30 @@ class Shard:
         return not self.name.startswith((*REMOTE, PIPE))
 
 
-def list_shards(patterns: Sequence[str], allow_pipes: bool = False) -> list[Shard]:
+def list_shards(patterns: Sequence[str], allow_pipe: bool = False) -> list[Shard]:
     """Return the shards that `patterns` name, in their order, with counts where an index has them.
 
     Args:
         patterns: local paths with ``*`` and ``{000..127}``, http(s) addresses with braces, or
             ``pipe:`` and a command that writes a tar to its output.
-        allow_pipes: whether commands may be run at all: whoever writes the config runs them.
+        allow_pipe: whether commands may be run at all: whoever writes the config runs them.
 
     Raises:
         ConfigError: a pattern that names nothing, or a command where none is allowed.
     """
     names: list[str] = []
     for pattern in patterns:
-        names += _expand(pattern, allow_pipes)
+        names += _expand(pattern, allow_pipe)
     counts: dict[str, int] = {}
     for folder in {Path(name).parent for name in names if not name.startswith((*REMOTE, PIPE))}:
         counts |= read_index(folder)
     return [Shard(name, counts.get(name)) for name in names]
 
 
-def _expand(pattern: str, allow_pipes: bool) -> list[str]:
-    if pattern.startswith(PIPE) and not allow_pipes:
+def _expand(pattern: str, allow_pipe: bool) -> list[str]:
+    if pattern.startswith(PIPE) and not allow_pipe:
         raise ConfigError(
-            f"shards: {pattern!r} runs a command. Set allow_pipes: true if you trust whoever wrote it."
+            f"shards: {pattern!r} runs a command. Set allow_pipe: true if you trust whoever wrote it."
         )
     expanded = expand_urls(pattern) if not pattern.startswith(PIPE) else [pattern]
     names: list[str] = []
