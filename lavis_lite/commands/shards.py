@@ -87,7 +87,7 @@ def make_shards(
             path = folder / f"{name}-{split}-{start // samples_per_shard:06d}.tar"
             aside = path.with_suffix(".tmp")
             written = 0
-            with TarWriter(str(aside), mtime=0) as writer:
+            with aside.open("wb") as stream, TarWriter(stream, mtime=0) as writer:
                 for number in range(start, min(start + samples_per_shard, count)):
                     sample = _sample(dataset.annotations[number], dataset.image_root, number)
                     if sample is not None:
