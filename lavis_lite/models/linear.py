@@ -30,7 +30,7 @@ class Linear(nn.Linear):
         is_cast = torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if is_cast else input.dtype
         rows = input.numel() // self.in_features
-        if not torch.is_grad_enabled() and 0 < rows <= FEW_ROWS:
+        if torch.is_inference_mode_enabled() and 0 < rows <= FEW_ROWS:
             packed = _packed(self, dtype)
             if packed is not None:
                 return _product(input.to(dtype), *packed)
@@ -73,30 +73,26 @@ def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
 
 
-# By module: the weights that were last seen with few rows (what, version, type), and packed if seen twice.
-_seen: WeakKeyDictionary[nn.Linear, tuple[tuple, tuple[Tensor, Tensor | None] | None]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[nn.Linear, tuple[tuple, tuple[Tensor, Tensor | None]]] = WeakKeyDictionary()
 
 
 def _packed(linear: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor | None] | None:
-    """Return packed weights, and the bias, once the same weights are used for the second time.
+    """Return packed weights, and the bias; made anew whenever the weights have changed.
 
-    Weights that change between two uses (in training) are never packed.
+    Only in inference mode, in which weights stay as they are for many products. Nothing here depends
+    on what was computed before: the same input must give the same bits after a restart, too.
     """
     weight, bias = linear.weight, linear.bias
     if not _can_pack(dtype) or weight.is_inference():
         return None
     key = (dtype, *((t.data_ptr(), t._version) for t in (weight, bias) if t is not None))
-    last_key, packed = _seen.get(linear, (None, None))
-    if last_key != key:
-        _seen[linear] = (key, None)
-        return None
-    if packed is None:
-        dense = weight.detach().to(dtype)
+    kept_key, packed = _kept.get(linear, (None, None))
+    if kept_key != key:
         packed = (
-            torch.ops.mkldnn._reorder_linear_weight(dense, FEW_ROWS // 4),
+            torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), FEW_ROWS // 4),
             None if bias is None else bias.detach().to(dtype),
         )
-        _seen[linear] = (key, packed)
+        _kept[linear] = (key, packed)
     return packed
 
 

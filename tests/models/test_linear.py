@@ -31,9 +31,10 @@ def close(first: Tensor, second: Tensor, tolerance: float = 2e-6) -> bool:
 def test_it_computes_what_a_plain_one_does(shape, bias):
     fast, plain = both(bias=bias)
     states = torch.randn(shape)
-    with torch.no_grad():
-        for _ in range(3):  # the third time from packed weights, where rows are few
-            assert close(fast(states), plain(states))
+    for mode in (torch.inference_mode, torch.no_grad, torch.enable_grad):
+        with mode():
+            for _ in range(2):
+                assert close(fast(states), plain(states))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -58,7 +59,7 @@ def test_a_frozen_weight_gets_no_gradient_and_hands_it_on():
     assert states.grad is not None and fast.weight.grad is None and fast.bias.grad is None
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def test_weights_changed_in_place_are_seen_at_once():
     fast, plain = both()
     states = torch.randn(4, 96)
@@ -73,7 +74,7 @@ def test_weights_changed_in_place_are_seen_at_once():
     assert close(fast(states), plain(states))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def test_weights_of_another_type_are_seen_at_once():
     fast, _ = both()
     states = torch.randn(4, 96)
@@ -85,7 +86,7 @@ def test_weights_of_another_type_are_seen_at_once():
         assert close(said, F.linear(states.bfloat16(), fast.weight, fast.bias), tolerance=2e-2)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def test_under_autocast_it_computes_in_the_type_of_autocast():
     fast, plain = both()
     for rows in (4, 500):
@@ -95,7 +96,7 @@ def test_under_autocast_it_computes_in_the_type_of_autocast():
                 assert close(fast(states), plain(states), tolerance=2e-2)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def test_packed_weights_are_not_copied_along_nor_saved():
     fast, plain = both()
     states = torch.randn(4, 96)
@@ -108,8 +109,8 @@ def test_packed_weights_are_not_copied_along_nor_saved():
     assert list(fast.state_dict()) == ["weight", "bias"]
 
 
-@torch.no_grad()
-def test_weights_are_packed_only_when_they_stay(monkeypatch):
+@pytest.mark.parametrize(("mode", "times"), [(torch.inference_mode, 1), (torch.no_grad, 0)])
+def test_weights_are_packed_once_and_in_inference_mode_alone(mode, times, monkeypatch):
     if not linear_module._can_pack(torch.float32):
         pytest.skip("this processor or this torch cannot pack weights")
     packed = []
@@ -119,13 +120,18 @@ def test_weights_are_packed_only_when_they_stay(monkeypatch):
     )
     fast, _ = both()
     states = torch.randn(FEW_ROWS, 96)
-    for _ in range(4):
-        fast(states)
-        fast.weight.mul_(1.01)
-    assert not packed
-    for _ in range(4):
-        fast(states)
-    assert len(packed) == 1
+    with mode():
+        for _ in range(4):
+            fast(states)
+    assert len(packed) == times
+
+
+@torch.inference_mode()
+def test_the_first_product_has_the_bits_of_all_later_ones():
+    fast, _ = both()
+    states = torch.randn(3, 96)
+    first = fast(states)
+    assert all(torch.equal(fast(states), first) for _ in range(3))
 
 
 def test_layers_that_others_built_become_fast_with_their_weights():

@@ -111,7 +111,7 @@ class BlipCaption(BlipBase):
         loss = lm_loss(logits, targets[predicted], self.config.label_smoothing)
         return DecoderOutput(hidden_states=hidden, logits=logits), labels, loss, predicted.sum()
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def generate(
         self,
         samples: Mapping[str, Any],

@@ -129,7 +129,7 @@ class BlipVQA(BlipBase):
         )
         return Question(self.text_decoder.bert.project_image(states), attention_mask[:, None, None, :].bool())
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def predict_answers(
         self,
         samples: Mapping[str, Any],
