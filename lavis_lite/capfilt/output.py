@@ -1,0 +1,201 @@
+"""What CapFilt leaves of a shard: a tar, a table, a marker. All of them, or none is seen.
+
+=============================  ===============================================================
+``shards/<name>.tar``          the samples that keep a text: image bytes as they were, ``json``
+``scores/<name>.parquet``      every text of every sample, with scores and decision
+``done/<name>.json``           counts, and what the shard was made with; written last
+=============================  ===============================================================
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lavis_lite.capfilt.select import Candidate
+from lavis_lite.common.run_folder import write_json
+
+
+class CapFiltError(ValueError):
+    """Output that does not belong to this run, or input that cannot be used; the message says which."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample on its way through.
+
+    Attributes:
+        key: its name in the shard.
+        members: the bytes of its image and whatever else it holds, by suffix.
+        about: its json.
+        candidates: its texts; none where it failed.
+        failure: why it could not be used; empty where it could.
+    """
+
+    key: str
+    members: Mapping[str, bytes]
+    about: Mapping[str, Any]
+    candidates: Sequence[Candidate] = ()
+    failure: str = ""
+
+    @property
+    def kept(self) -> list[Candidate]:
+        """The texts that it keeps."""
+        return [candidate for candidate in self.candidates if candidate.kept]
+
+
+class OutputFolder:
+    """The output of all shards, and which of them are done.
+
+    Args:
+        identity: all that the output depends on; a folder that was begun with something else is refused.
+
+    Raises:
+        CapFiltError: the folder holds the output of other settings.
+    """
+
+    def __init__(self, folder: str | Path, identity: Mapping[str, Any]) -> None:
+        self.folder = Path(folder).expanduser()
+        self.identity = json.loads(json.dumps(identity))
+        for name in ("shards", "scores", "done", "failed"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self._check_identity()
+
+    def _check_identity(self) -> None:
+        file = self.folder / "settings.json"
+        if not file.is_file():
+            write_json(self.identity, file)
+            return
+        held = json.loads(file.read_text(encoding="utf-8"))
+        differs = [
+            f"{key} was {held.get(key)!r} and is now {self.identity.get(key)!r}"
+            for key in sorted(held.keys() | self.identity.keys())
+            if held.get(key) != self.identity.get(key)
+        ]
+        if differs:
+            raise CapFiltError(
+                f"{self.folder}: was begun with other settings ({'; '.join(differs)}). Give another output "
+                "folder, or the same settings."
+            )
+
+    def is_done(self, name: str) -> bool:
+        """Whether all of a shard's output is there."""
+        return (self.folder / "done" / f"{name}.json").is_file()
+
+    def done(self) -> dict[str, dict[str, Any]]:
+        """Return the marker of each shard that is done, by name."""
+        files = sorted((self.folder / "done").glob("*.json"))
+        return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+
+    def commit(self, name: str, samples: Sequence[Sample], damage: Sequence[str] = ()) -> dict[str, Any]:
+        """Write a shard's output, the marker last; return what the marker says."""
+        kept = [sample for sample in samples if sample.kept]
+        failed = sum(bool(sample.failure) for sample in samples)
+        self._write(self.folder / "shards" / f"{name}.tar", _tar(kept))
+        self._write(self.folder / "scores" / f"{name}.parquet", _table(samples))
+        counts = {
+            "samples": len(samples),
+            "kept": len(kept),
+            "filtered": len(samples) - len(kept) - failed,
+            "failed": failed,
+            "damage": list(damage),
+        }
+        write_json(counts, self.folder / "done" / f"{name}.json")
+        return counts
+
+    def _write(self, path: Path, content: bytes) -> None:
+        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+
+    def finish(self) -> Path:
+        """Write what is made of all shards: the index, one table, the list of kept pairs; return the list."""
+        from pyarrow import concat_tables, parquet
+
+        done = self.done()
+        shards = self.folder / "shards"
+        index = [
+            {
+                "name": f"{name}.tar",
+                "samples": counts["kept"],
+                "bytes": (shards / f"{name}.tar").stat().st_size,
+            }
+            for name, counts in done.items()
+        ]
+        write_json({"shards": index}, shards / "index.json")
+        tables = [parquet.read_table(self.folder / "scores" / f"{name}.parquet") for name in done]
+        if tables:
+            whole = concat_tables(tables)
+            parquet.write_table(whole, self.folder / "scores.parquet")
+            pairs = [
+                {"image": f"{row['shard']}/{row['key']}", "caption": row["text"]}
+                for row in whole.to_pylist()
+                if row["kept"]
+            ]
+        else:
+            pairs = []
+        write_json(pairs, self.folder / "kept.json")
+        return self.folder / "kept.json"
+
+
+def _tar(samples: Sequence[Sample]) -> bytes:
+    """Return a tar of the samples that keep a text; the same samples give the same bytes."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        for sample in samples:
+            for suffix, member in sorted(_members(sample).items()):
+                info = tarfile.TarInfo(f"{sample.key}.{suffix}")
+                info.size = len(member)
+                tar.addfile(info, io.BytesIO(member))
+    return content.getvalue()
+
+
+def _members(sample: Sample) -> dict[str, bytes]:
+    images = {suffix: member for suffix, member in sample.members.items() if suffix not in ("json", "txt")}
+    about = {
+        **sample.about,
+        "texts": [candidate.text for candidate in sample.kept],
+        "capfilt": [asdict(candidate) for candidate in sample.candidates],
+    }
+    best = sample.kept[0].text
+    return {**images, "json": json.dumps(about, ensure_ascii=False).encode(), "txt": best.encode()}
+
+
+def _table(samples: Sequence[Sample]) -> bytes:
+    from pyarrow import BufferOutputStream, Table, float64, parquet, schema, string
+    from pyarrow import bool_ as boolean
+
+    columns = schema(
+        [
+            ("shard", string()),
+            ("key", string()),
+            ("source", string()),
+            ("text", string()),
+            ("itm", float64()),
+            ("itc", float64()),
+            ("kept", boolean()),
+            ("reason", string()),
+        ]
+    )
+    rows = list(_rows(samples))
+    sink = BufferOutputStream()
+    parquet.write_table(Table.from_pylist(rows, schema=columns), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def _rows(samples: Sequence[Sample]) -> Iterator[dict[str, Any]]:
+    for sample in samples:
+        shard = str(sample.about.get("capfilt_shard", ""))
+        if sample.failure:
+            yield {"shard": shard, "key": sample.key, "source": "", "kept": False, "reason": sample.failure}
+        for candidate in sample.candidates:
+            yield {"shard": shard, "key": sample.key, **asdict(candidate)}

@@ -1,0 +1,63 @@
+"""Deciding anew from the scores that are there, without any model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lavis_lite.capfilt.output import CapFiltError
+from lavis_lite.capfilt.select import Candidate, select
+from lavis_lite.capfilt.settings import SelectionSettings
+from lavis_lite.common.run_folder import write_json
+
+
+def refilter(folder: str | Path, settings: SelectionSettings, output: str | Path) -> dict[str, int]:
+    """Write the list of pairs, and the table, that other settings would keep; return the counts.
+
+    Args:
+        folder: output of CapFilt.
+        output: a ``.json`` file for the list; the table goes beside it as ``.parquet``.
+
+    Raises:
+        CapFiltError: no shard there is done.
+    """
+    from pyarrow import Table, parquet
+
+    tables = sorted((Path(folder).expanduser() / "scores").glob("*.parquet"))
+    if not tables:
+        raise CapFiltError(f"{folder}: holds no scores; it is no output folder of capfilt.")
+    rows = [row for table in tables for row in _decided(parquet.read_table(table).to_pylist(), settings)]
+    pairs = [{"image": f"{r['shard']}/{r['key']}", "caption": r["text"]} for r in rows if r["kept"]]
+    output = Path(output).expanduser()
+    write_json(pairs, output)
+    schema = parquet.read_schema(tables[0])
+    parquet.write_table(Table.from_pylist(rows, schema=schema), output.with_suffix(".parquet"))
+    return {"texts": sum(bool(row["source"]) for row in rows), "kept": len(pairs)}
+
+
+def _decided(rows: list[dict[str, Any]], settings: SelectionSettings) -> Iterator[dict[str, Any]]:
+    """Yield a shard's rows with the decision made anew; failed samples stay as they are."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["key"], []).append(row)
+    texts = {key: own for key, own in groups.items() if own[0]["source"]}
+    fields = ("text", "source", "itm", "itc")
+    candidates = [[Candidate(*(row[name] for name in fields)) for row in own] for own in texts.values()]
+    judged = dict(zip(texts, select(candidates, settings), strict=True))
+    for key, own in groups.items():
+        if key not in judged:
+            yield from own
+            continue
+        for row, candidate in zip(own, judged[key], strict=True):
+            yield {"shard": row["shard"], "key": key, **asdict(candidate)}
+
+
+def settings_of(folder: str | Path) -> dict[str, Any]:
+    """Return what the output folder was begun with."""
+    file = Path(folder).expanduser() / "settings.json"
+    if not file.is_file():
+        raise CapFiltError(f"{folder}: has no settings.json; it is no output folder of capfilt.")
+    return json.loads(file.read_text(encoding="utf-8"))

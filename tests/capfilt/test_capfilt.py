@@ -1,0 +1,228 @@
+"""CapFilt from shards to shards: nothing lost, nothing doubled, whoever is killed."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from processes import REPOSITORY, run
+from pyarrow import parquet
+
+from lavis_lite import load_model
+from lavis_lite.capfilt.output import CapFiltError
+from lavis_lite.capfilt.settings import CapFiltSettings
+from lavis_lite.commands.capfilt import run_capfilt
+from lavis_lite.common.schema import ConfigError
+from lavis_lite.datasets.web.dataset import WebDataset
+from lavis_lite.datasets.web.shards import list_shards, raw_samples
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
+from shards import jpeg, write_shards, write_tar
+
+SETTINGS = {"batch_size": 4, "captions_per_image": 2, "threshold": 0.25}
+SETTINGS |= {"generation": {"use_nucleus_sampling": True, "max_length": 8, "min_length": 3}}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    paths = {}
+    for name in ("blip_caption", "blip_image_text_matching"):
+        model = load_model(name, "tiny")
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+        paths[name] = model.save_salesforce(folder / f"{name}.pth")
+    return paths
+
+
+@pytest.fixture
+def crawl(tmp_path) -> Path:
+    return write_shards(tmp_path / "crawl", [6, 5, 7, 4])
+
+
+def clean(crawl: Path, output: Path, weights: dict[str, Path], **changes):
+    return run_capfilt(
+        [str(crawl)],
+        output,
+        CapFiltSettings(**{**SETTINGS, **changes}),
+        captioner=("blip_caption", "tiny", str(weights["blip_caption"])),
+        scorer=("blip_image_text_matching", "tiny", str(weights["blip_image_text_matching"])),
+        device="cpu",
+    )
+
+
+def command(crawl: Path, output: Path, weights: dict[str, Path], *more: str) -> list[str]:
+    words = [sys.executable, "-m", "lavis_lite", "capfilt", "run", str(crawl), "-o", str(output)]
+    words += ["--captioner-type", "tiny", "--captioner", str(weights["blip_caption"]), "--device", "cpu"]
+    words += ["--filter-type", "tiny", "--filter", str(weights["blip_image_text_matching"]), *more]
+    words += [
+        "--options",
+        "batch_size=4",
+        "captions_per_image=2",
+        "threshold=0.25",
+        "generation.use_nucleus_sampling=true",
+    ]
+    return [*words, "generation.max_length=8", "generation.min_length=3"]
+
+
+def contents(output: Path) -> dict[str, bytes | str]:
+    """Return everything that a run leaves, for comparison byte by byte."""
+    files = [*output.glob("shards/*"), *output.glob("done/*.json"), output / "kept.json"]
+    found = {str(file.relative_to(output)): file.read_bytes() for file in files}
+    for table in output.glob("scores/*.parquet"):
+        found[table.name] = json.dumps(parquet.read_table(table).to_pylist())
+    return found
+
+
+@pytest.fixture
+def undisturbed(crawl, weights, tmp_path) -> Path:
+    output, failed = clean(crawl, tmp_path / "undisturbed", weights)
+    assert not failed
+    return output.folder
+
+
+def test_every_sample_and_every_text_is_accounted_for(undisturbed):
+    rows = parquet.read_table(undisturbed / "scores.parquet").to_pylist()
+    by_key: dict[str, list] = {}
+    for row in rows:
+        by_key.setdefault(row["key"], []).append(row)
+    assert sorted(by_key) == [f"{n:06d}" for n in range(22)]
+    for key, own in by_key.items():
+        assert [row["source"] for row in own] == ["web", "synthetic", "synthetic"]
+        assert own[0]["text"] == f"caption {key}"
+        assert all(0 <= row["itm"] <= 1 and -1.001 <= row["itc"] <= 1.001 for row in own)
+    for marker in (undisturbed / "done").glob("*.json"):
+        counts = json.loads(marker.read_text())
+        assert counts["samples"] == counts["kept"] + counts["filtered"] + counts["failed"]
+
+
+def test_cleaned_shards_hold_the_images_untouched_and_train_directly(undisturbed, crawl):
+    before = {
+        raw["__key__"]: raw["jpg"]
+        for shard in list_shards([str(crawl)])
+        for raw in raw_samples(shard, pytest.fail)
+    }
+    shards = list_shards([str(undisturbed / "shards")])
+    after = [raw for shard in shards for raw in raw_samples(shard, pytest.fail)]
+    assert after and all(raw["jpg"] == before[raw["__key__"]] for raw in after)
+    about = json.loads(after[0]["json"])
+    assert about["texts"] == [c["text"] for c in about["capfilt"] if c["kept"]] and len(about["capfilt"]) == 3
+    data = WebDataset(shards, lambda image: torch.zeros(1), str, text_key="texts")
+    assert len(data) == len(after) and data.item(after[0])["text_input"] in about["texts"]
+
+
+def test_scores_are_those_of_the_model(undisturbed, weights, crawl):
+    import io
+
+    from PIL import Image
+
+    from lavis_lite import load_model_and_preprocess
+
+    model, eyes, _ = load_model_and_preprocess(
+        "blip_image_text_matching", "tiny", is_eval=True, checkpoint=weights["blip_image_text_matching"]
+    )
+    (row, *_) = parquet.read_table(undisturbed / "scores.parquet").to_pylist()
+    raw = next(raw_samples(list_shards([str(crawl)])[0], pytest.fail))
+    samples = {"image": eyes["eval"](Image.open(io.BytesIO(raw["jpg"])))[None], "text_input": [row["text"]]}
+    with torch.no_grad():
+        assert row["itm"] == pytest.approx(model(samples).softmax(1)[0, 1].item(), abs=1e-5)
+        assert row["itc"] == pytest.approx(model(samples, match_head="itc").item(), abs=1e-5)
+
+
+def test_workers_killed_at_any_moment_change_nothing(undisturbed, crawl, weights, tmp_path):
+    output = tmp_path / "chaos"
+    draw = random.Random(0)
+    for workers in (2, 1):
+        started = [
+            subprocess.Popen(
+                command(crawl, output, weights),
+                cwd=REPOSITORY,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for _ in range(workers)
+        ]
+        deadline = time.monotonic() + 60
+        while not list(output.glob("done/*.json")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(draw.random() * 0.3)
+        for process in started:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    said = run(command(crawl, output, weights))
+    assert said.returncode == 0, said.stderr[-2000:]
+    assert "22 samples" in said.stdout
+    assert contents(output) == contents(undisturbed)
+
+
+def test_a_finished_shard_is_never_done_again(undisturbed, crawl, weights):
+    before = {file: file.stat().st_mtime_ns for file in undisturbed.glob("shards/*.tar")}
+    clean(crawl, undisturbed, weights)
+    assert {file: file.stat().st_mtime_ns for file in undisturbed.glob("shards/*.tar")} == before
+
+
+def test_other_settings_are_refused_with_the_difference(undisturbed, crawl, weights):
+    with pytest.raises(CapFiltError, match=r"begun with other settings.*threshold"):
+        clean(crawl, undisturbed, weights, threshold=0.6)
+
+
+def test_deciding_anew_at_the_same_threshold_gives_the_same_pairs(undisturbed, tmp_path):
+    words = [sys.executable, "-m", "lavis_lite", "capfilt", "refilter", str(undisturbed), "-o"]
+    assert run([*words, str(tmp_path / "same.json")]).returncode == 0
+    assert json.loads((tmp_path / "same.json").read_text()) == json.loads(
+        (undisturbed / "kept.json").read_text()
+    )
+    assert run([*words, str(tmp_path / "all.json"), "--threshold", "0"]).returncode == 0
+    rows = parquet.read_table(undisturbed / "scores.parquet").to_pylist()
+    sane = [row for row in rows if not row["reason"] or row["reason"].startswith("itm")]
+    assert len(json.loads((tmp_path / "all.json").read_text())) == len(sane)
+
+
+def test_what_cannot_be_used_is_counted_with_its_reason(weights, tmp_path):
+    samples = [
+        {"key": "good", "jpg": jpeg(1), "txt": b"a text"},
+        {"key": "torn", "jpg": jpeg(1)[:120], "txt": b"a text"},
+        {"key": "bare", "txt": b"a text"},
+        {"key": "private", "jpg": jpeg(1), "txt": b"a text", "json": b'{"opt_out": "noai"}'},
+    ]
+    crawl = write_tar(tmp_path / "crawl" / "a.tar", samples).parent
+    output, _ = clean(crawl, tmp_path / "out", weights, threshold=0.0)
+    assert output.done()["a"] | {"damage": []} == {
+        "samples": 4,
+        "kept": 1,
+        "filtered": 0,
+        "failed": 3,
+        "damage": [],
+    }
+    rows = parquet.read_table(output.folder / "scores.parquet").to_pylist()
+    reasons = {row["key"]: row["reason"] for row in rows if not row["source"]}
+    assert reasons["private"] == "opted out" and "no image" in reasons["bare"] and "torn" in reasons["torn"]
+
+
+def test_a_shard_that_breaks_off_gives_its_good_samples_and_is_named(crawl, weights, tmp_path):
+    shard = sorted(crawl.glob("*.tar"))[2]
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 3])
+    output, failed = clean(crawl, tmp_path / "out", weights)
+    marker = output.done()[shard.stem]
+    assert not failed and 0 < marker["samples"] < 7 and shard.name in marker["damage"][0]
+
+
+def test_a_model_that_cannot_match_is_no_filter(crawl, weights, tmp_path):
+    with pytest.raises(ConfigError, match="cannot match"):
+        run_capfilt(
+            [str(crawl)],
+            tmp_path / "out",
+            CapFiltSettings(),
+            captioner=("blip_caption", "tiny", None),
+            scorer=("blip_caption", "tiny", None),
+            device="cpu",
+        )

@@ -1,0 +1,69 @@
+"""The filter's decision, apart from any model."""
+
+from __future__ import annotations
+
+import pytest
+
+from lavis_lite.capfilt.select import Candidate, select
+from lavis_lite.capfilt.settings import CapFiltSettings, SelectionSettings
+from lavis_lite.common.schema import ConfigError, parse
+
+WEB = Candidate("a red circle", "web", itm=0.7, itc=0.1)
+MADE = Candidate("two blue stars", "synthetic", itm=0.4, itc=0.3)
+
+
+def kept(samples, **settings) -> list[list[str]]:
+    judged = select(samples, SelectionSettings(**settings))
+    return [[candidate.text for candidate in candidates if candidate.kept] for candidates in judged]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [["a red circle"]]),
+        ({"threshold": 0.3}, [["a red circle", "two blue stars"]]),
+        ({"rule": "itc", "threshold": 0.2}, [["two blue stars"]]),
+        ({"rule": "itm+itc", "threshold": 0.75}, [["a red circle"]]),
+        ({"rule": "best"}, [["a red circle"]]),
+        ({"rule": "fraction", "fraction": 0.5}, [["a red circle"]]),
+        ({"threshold": 0.9}, [[]]),
+        ({"threshold": 0.9, "filtered": "web"}, [["two blue stars"]]),
+        ({"threshold": 0.9, "filtered": "synthetic"}, [["a red circle"]]),
+        ({"threshold": 0.9, "filtered": "none"}, [["a red circle", "two blue stars"]]),
+        ({"min_words": 4}, [[]]),
+    ],
+)
+def test_a_rule_keeps_what_it_says(settings, expected):
+    assert kept([[WEB, MADE]], **settings) == expected
+
+
+def test_every_text_that_is_dropped_says_why():
+    (judged,) = select([[WEB, MADE]], SelectionSettings(threshold=0.5))
+    assert [candidate.reason for candidate in judged] == ["", "itm 0.4000 below 0.5000"]
+
+
+def test_of_equal_texts_the_first_is_kept():
+    again = Candidate("A red  circle!", "synthetic", itm=0.9, itc=0.9)
+    (judged,) = select([[WEB, again]], SelectionSettings())
+    assert [candidate.kept for candidate in judged] == [True, False]
+    assert judged[1].reason == "repeats another text"
+    assert kept([[WEB, again]], drop_repeats=False) == [["a red circle", "A red  circle!"]]
+
+
+def test_the_best_fraction_is_of_a_whole_shard():
+    samples = [[Candidate(f"text {n}", "web", itm=n / 10, itc=0.0)] for n in range(10)]
+    assert sum(map(len, kept(samples, rule="fraction", fraction=0.3))) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fraction": 0}, "fraction"),
+        ({"min_words": 9, "max_words": 3}, "min_words"),
+        ({"batch_size": 0}, "batch_size: must be at least 1"),
+        ({"rule": "itmm"}, "itm"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(CapFiltSettings, settings, where="capfilt")
