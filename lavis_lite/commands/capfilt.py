@@ -16,11 +16,11 @@ MODEL_HELP = "run folder, weights file, URL or hub name"
 
 
 def add_parser(commands: Any) -> None:
-    """Add ``lavis-lite capfilt run``, ``refilter`` and ``status``."""
+    """Add ``lavis-lite capfilt run``, ``refilter``, ``status`` and ``judge``."""
     parser = commands.add_parser(
         "capfilt", help="caption and filter tar shards of a crawl", allow_abbrev=False
     )
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="run|refilter|status")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="run|refilter|status|judge")
     run = kinds.add_parser("run", help="caption and filter; the same command goes on", allow_abbrev=False)
     run.add_argument("shards", nargs="+", help="tar files: paths with * and {000..127}, addresses, folders")
     run.add_argument("--output", "-o", required=True, help="folder for the cleaned shards and the scores")
@@ -45,6 +45,10 @@ def add_parser(commands: Any) -> None:
         command.add_argument(
             "--options", nargs="+", default=[], metavar="KEY=VALUE", help="rule=itc threshold=0.3 ..."
         )
+    judge = kinds.add_parser("judge", help="compare with the truth of shapes_web", allow_abbrev=False)
+    judge.add_argument("folder", help="output folder of a run")
+    judge.add_argument("--truth", required=True, help="folder of the drawn shards")
+    judge.set_defaults(execute=_execute_judge)
     status = kinds.add_parser("status", help="print what is done", allow_abbrev=False)
     status.add_argument("folder", help="output folder of a run")
     status.set_defaults(execute=_execute_status)
@@ -83,6 +87,23 @@ def _execute_refilter(options: argparse.Namespace) -> int:
         over.append(f"threshold={options.threshold}")
     counts = refilter(options.folder, _settings(SelectionSettings, over, held), options.output)
     print(f"{counts['kept']} of {counts['texts']} texts kept: {options.output}")
+    return 0
+
+
+def _execute_judge(options: argparse.Namespace) -> int:
+    from pyarrow import parquet
+
+    from lavis_lite.datasets.shapes.judge import judge
+    from lavis_lite.datasets.shapes.write_web import read_truth
+
+    tables = sorted((Path(options.folder) / "scores").glob("*.parquet"))
+    rows = [row for table in tables for row in parquet.read_table(table).to_pylist()]
+    figures = judge(rows, read_truth(Path(options.truth)))
+    names = list(next(iter(figures.values()), {}))
+    width = max(map(len, names), default=0)
+    print(f"{'':<{width}}  " + "  ".join(f"{source:>9}" for source in figures))
+    for name in names:
+        print(f"{name:<{width}}  " + "  ".join(f"{own[name]:9.3f}" for own in figures.values()))
     return 0
 
 

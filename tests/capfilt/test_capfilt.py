@@ -226,3 +226,11 @@ def test_a_model_that_cannot_match_is_no_filter(crawl, weights, tmp_path):
             scorer=("blip_caption", "tiny", None),
             device="cpu",
         )
+
+
+def test_several_processes_of_one_launcher_share_the_shards(undisturbed, crawl, weights, tmp_path):
+    words = command(crawl, tmp_path / "shared", weights)[1:]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    said = run([*launcher, *words])
+    assert said.returncode == 0, said.stderr[-2000:]
+    assert contents(tmp_path / "shared") == contents(undisturbed)
