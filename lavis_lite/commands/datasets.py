@@ -177,6 +177,11 @@ def _execute_show(options: argparse.Namespace) -> int:
 
     import_modules(options.imports)
     settings = dataset_settings(options.name, options.options)
+    if not settings.get("vis_processor"):  # a run takes its model's; here BLIP's stand for them
+        settings["vis_processor"] = {
+            "train": {"name": "blip_image_train"},
+            "eval": {"name": "blip_image_eval"},
+        }
     dataset = registry.get_builder_class(options.name).from_config(settings).build(options.split)
     print(write_data_page(dataset, f"{options.name}, {options.split}", Path(options.output), options.n))
     return 0

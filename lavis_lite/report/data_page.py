@@ -54,7 +54,9 @@ def _sample(dataset: Any, index: int) -> dict[str, Any]:
         "number": index,
         "before": before,
         "after": [picture for value in item.values() for picture in _pictures(value)],
-        "facts": [(key, _text(value)) for key, value in item.items() if not isinstance(value, Tensor)],
+        "facts": [
+            (key, _text(value)) for key, value in item.items() if not isinstance(value, Tensor | Image.Image)
+        ],
         "problem": problem,
     }
 

@@ -85,7 +85,6 @@ def test_a_page_shows_images_before_and_after_the_processor_and_escapes_texts(tm
     page = tmp_path / "page.html"
     words = ["datasets", "show", "caption_json", "-o", str(page), "--options", f"images={photos}"]
     words += [f"annotations={tmp_path / 'own.json'}", "val_fraction=0", "test_fraction=0"]
-    words += ["vis_processor.train.name=blip_image_train", "vis_processor.train.image_size=32"]
     said = command(*words)
     assert said.returncode == 0, said.stderr
     html = page.read_text()
