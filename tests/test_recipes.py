@@ -16,7 +16,9 @@ from lavis_lite.models.tokenizer import PUBLISHED_VOCABULARY
 
 REPOSITORY = Path(__file__).parent.parent
 RECIPES = sorted((REPOSITORY / "projects").rglob("*.yaml"))
-SCRIPTS = sorted(path for path in (REPOSITORY / "run_scripts").rglob("*.sh") if path.parent.name != "capfilt")
+SCRIPTS = sorted(
+    path for path in (REPOSITORY / "run_scripts" / "blip").rglob("*.sh") if path.parent.name != "capfilt"
+)
 
 
 def ids(paths: list[Path]) -> list[str]:

@@ -4,4 +4,4 @@
 # Arguments are those of `lavis-lite capfilt run`: SHARDS -o FOLDER --captioner RUN --filter RUN ...
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
-exec python -m torch.distributed.run --standalone --nproc_per_node="${NPROC:-1}" -m lavis_lite capfilt run "$@"
+exec run_scripts/launch.sh -m lavis_lite capfilt run "$@"

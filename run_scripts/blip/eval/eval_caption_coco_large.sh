@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Evaluate the large captioner on COCO.
-# NPROC: how many processes (GPUs) to run. Arguments go to --options: run.max_epoch=2 ...
+# NPROC: how many processes (GPUs) to run; more in run_scripts/launch.sh. Arguments go to --options: run.max_epoch=2 ...
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
-exec python -m torch.distributed.run --standalone --nproc_per_node="${NPROC:-1}" evaluate.py \
+exec run_scripts/launch.sh evaluate.py \
   --cfg-path projects/blip/eval/caption_coco_eval_large.yaml ${1:+--options "$@"}
