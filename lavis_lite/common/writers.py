@@ -7,9 +7,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from lavis_lite.common.registry import suggest
 
@@ -147,8 +147,18 @@ class TensorBoardWriter:
         self._writer.close()
 
 
+class NumberWriter(Protocol):
+    """What else may be told a run's numbers."""
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        """Take `values` of `step`."""
+
+    def close(self) -> None:
+        """Take no more."""
+
+
 class RunLog:
-    """The record of a run in `folder`: log.jsonl, and the same numbers for TensorBoard.
+    """The record of a run in `folder`: log.jsonl, and the same numbers for TensorBoard and others.
 
     A line of log.jsonl holds "kind", "step", "time" (seconds since 1970), what `write` got as
     `more`, and the values. The report draws its curves from it.
@@ -156,14 +166,23 @@ class RunLog:
     Args:
         enabled: False, as on all ranks but the first, writes nothing and makes no file.
         tensorboard: False leaves TensorBoard out.
+        further: makes one more writer of numbers, with `add(values, step)` and `close()`.
     """
 
-    def __init__(self, folder: Path, enabled: bool = True, *, tensorboard: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        enabled: bool = True,
+        *,
+        tensorboard: bool = True,
+        further: Callable[[], NumberWriter] | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self._lines = JsonlWriter(self.folder / LOG_FILE) if enabled else None
         self._wants_curves = enabled and tensorboard
         self._curves: TensorBoardWriter | None = None
         self._purge_step: int | None = None
+        self._further = further() if enabled and further is not None else None
 
     def write(self, kind: str, step: int, values: Mapping[str, Any], **more: Any) -> None:
         """Append one line; its numbers go to TensorBoard as "<split or kind>/<name>".
@@ -186,9 +205,13 @@ class RunLog:
             return
         values = strict_json(values)
         self._lines.write({**head, **values})
+        group = more.get("split", kind)
+        named = {f"{group}/{name}": value for name, value in values.items()}
         if self._wants_curves and values:
-            group = more.get("split", kind)
-            self._tensorboard().add({f"{group}/{name}": value for name, value in values.items()}, step)
+            self._tensorboard().add(named, step)
+        if self._further is not None:
+            numbers = {name: as_number(value) for name, value in named.items()}
+            self._further.add({name: value for name, value in numbers.items() if value is not None}, step)
 
     def resume_after(self, step: int, redone: Collection[str] = ()) -> None:
         """Drop what is logged beyond `step`, where the resumed run goes on, and the `redone` kinds of it."""
@@ -208,6 +231,8 @@ class RunLog:
             self._lines.close()
         if self._curves is not None:
             self._curves.close()
+        if self._further is not None:
+            self._further.close()
 
     def __enter__(self) -> RunLog:
         return self
