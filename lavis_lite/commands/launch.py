@@ -115,8 +115,7 @@ def _run_folder(config: ResolvedConfig, evaluate_only: bool) -> RunFolder:
     """
     output_dir = config.run.output_dir
     if output_dir is None:
-        stamp = distributed.broadcast_object(datetime.now().strftime("%Y%m%d_%H%M%S"))
-        output_dir = f"output/{Path(config.source).stem}/{stamp}"
+        output_dir = str(distributed.broadcast_object(_new_folder(Path("output") / Path(config.source).stem)))
         config.run = replace(config.run, output_dir=output_dir)
         config.sections["run"]["output_dir"] = output_dir
     folder = RunFolder(Path(output_dir).expanduser())
@@ -135,6 +134,15 @@ def _run_folder(config: ResolvedConfig, evaluate_only: bool) -> RunFolder:
                 f"({_difference(before, now, key)}). Choose another output_dir to start a new run."
             )
     return folder
+
+
+def _new_folder(parent: Path) -> Path:
+    """Return a folder named by the time; processes that were started again find the one they had."""
+    launched = distributed.launch_id()
+    if launched is None:
+        return parent / datetime.now().strftime("%Y%m%d_%H%M%S")
+    earlier = sorted(parent.glob(f"*_{launched}")) if distributed.restarted() else []
+    return earlier[-1] if earlier else parent / f"{datetime.now():%Y%m%d_%H%M%S}_{launched}"
 
 
 def _difference(before: Any, now: Any, path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
 from typing import Any
 
@@ -18,6 +19,20 @@ TIMEOUT = datetime.timedelta(minutes=30)
 def launched_by_torchrun() -> bool:
     """Tell whether `torch.distributed.run` started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def launch_id() -> str | None:
+    """Return a short name of the launch that this process belongs to, None where there is none.
+
+    It stays through the restarts of ``--max-restarts``.
+    """
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    return hashlib.sha256(name.encode()).hexdigest()[:8] if name else None
+
+
+def restarted() -> bool:
+    """Tell whether the launcher started this process again after another one died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 def is_active() -> bool:
@@ -49,7 +64,22 @@ def start(device_type: str) -> None:
     """Join the other processes, if `torch.distributed.run` started several: NCCL on GPUs, else gloo."""
     if not launched_by_torchrun() or is_active():
         return
-    dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT)
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT, **_fresh_store())
+
+
+def _fresh_store() -> dict[str, Any]:
+    """Return where processes that were started again find each other: not where the dead ones did.
+
+    The launcher keeps its store through restarts, with the addresses of processes that are no more.
+    On several machines its counts of restarts may differ; there run_scripts/launch.sh takes care.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return {}
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = dist.TCPStore(address, port, world_size, is_master=False, timeout=TIMEOUT)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return {"store": dist.PrefixStore(f"attempt_{attempt}", store), "rank": rank, "world_size": world_size}
 
 
 def stop() -> None:
@@ -112,6 +142,27 @@ class _GatherRows(torch.autograd.Function):
 def gather_rows_with_gradient(tensor: Tensor) -> Tensor:
     """Return everybody's rows, as `gather_rows`; the gradient is the sum of all ranks' gradients."""
     return _GatherRows.apply(tensor) if is_active() else tensor
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """Return a tensor that is cut over the ranks in one piece (all ranks call it); others as they are."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """Return this rank's part of a tensor that is cut over the ranks (the same memory), or all of it."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def part_like(tensor: Tensor, model: Tensor) -> Tensor:
+    """Return `tensor`, which every rank has whole, cut over the ranks as `model` is."""
+    if not hasattr(model, "placements"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(
+        tensor.to(local_part(model).device), model.device_mesh, model.placements, src_data_rank=None
+    )
 
 
 def gather_objects(item: Any) -> list[Any]:

@@ -156,3 +156,8 @@ def build_optimizer(
     if name == "muon":
         return MuonWithAdamW(model, groups, lr, betas)
     return torch.optim.AdamW(groups, lr=lr, betas=betas, foreach=True)
+
+
+def optimizer_parts(optimizer: torch.optim.Optimizer | MuonWithAdamW) -> list[torch.optim.Optimizer]:
+    """Return the optimizers of torch that `optimizer` is made of."""
+    return optimizer.parts if isinstance(optimizer, MuonWithAdamW) else [optimizer]

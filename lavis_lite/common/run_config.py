@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,6 +24,10 @@ class RunConfig:
         beta2: second-moment decay of AdamW.
         clip_grad_norm: largest gradient norm; None for no limit.
         accum_grad_iters: batches an optimizer step.
+        parallel: "ddp" gives each process the whole model, "fsdp" a part of every weight, for models
+            that are too large otherwise. Checkpoints are the same.
+        ema_decay: keep an average of the weights that moves by 1 minus this at a step, and validate,
+            test and keep as best the average; None for none.
         amp: "bf16", "fp16", true (the better of the two that the device has), false, or "auto"
             (bf16 on a GPU that has it, else off).
         freeze: parts of the model that do not train.
@@ -50,6 +55,7 @@ class RunConfig:
         compile: run the transformer layers through torch.compile.
         evaluate: only evaluate, on the test splits.
         report: write report.html at the end.
+        wandb_project: project of Weights & Biases that is told the run's numbers, too; None for none.
         device: "auto", "cuda", "cpu", "mps"; auto and cuda take a GPU if there is one.
         world_size, dist_url, distributed, use_dist_eval_sampler: accepted from LAVIS's files;
             the launcher decides how many processes there are, and evaluation is always shared out.
@@ -70,6 +76,8 @@ class RunConfig:
     beta2: float = 0.999
     clip_grad_norm: float | None = None
     accum_grad_iters: int = 1
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    ema_decay: float | None = None
     amp: bool | Literal["auto", "bf16", "fp16"] = "auto"
     freeze: list[str] = field(default_factory=list)
     unfreeze_last_vision_layers: int = 0
@@ -104,6 +112,7 @@ class RunConfig:
     compile: bool = False
     evaluate: bool = False
     report: bool = True
+    wandb_project: str | None = None
 
     device: str = "auto"
     world_size: int = 1
@@ -128,12 +137,18 @@ class RunConfig:
             complaints.append(("beta2", f"must lie between 0 and 1, found {self.beta2!r}."))
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
             complaints.append(("clip_grad_norm", "must be above 0; leave it out for no limit."))
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            complaints.append(("ema_decay", "must lie between 0 and 1; leave it out for no average."))
+        if self.parallel == "fsdp" and self.amp == "fp16":
+            complaints.append(("amp", "fp16 does not go with run.parallel: fsdp; use bf16 or false."))
         if not 0 <= self.max_bad_fraction <= 1:
             complaints.append(("max_bad_fraction", "must lie between 0 and 1."))
         if self.runner == "runner_iter" and self.max_iters is None:
             complaints.append(("max_iters", "runner_iter needs it: how many optimizer steps to train."))
         if self.runner == "runner_base" and self.max_iters is not None:
             complaints.append(("max_iters", "belongs to runner_iter; set run.runner: runner_iter."))
+        if self.wandb_project and importlib.util.find_spec("wandb") is None:
+            complaints.append(("wandb_project", "wandb is not installed: pip install lavis-lite[wandb]."))
         if self.unfreeze_last_vision_layers and not self.freeze:
             complaints.append(("unfreeze_last_vision_layers", "has no meaning unless freeze names a part."))
         return complaints

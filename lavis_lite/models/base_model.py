@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -26,6 +26,9 @@ class BaseModel(nn.Module):
     """
 
     default_configs: Mapping[str, str] = {}
+    # Weights that a training step may leave without gradient, which the ranks must reckon with:
+    # "none", "same" (those of the first step, in every step), or "varying".
+    unused_parameters: ClassVar[Literal["none", "same", "varying"]] = "none"
 
     @dataclass
     class Config:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from lavis_lite.common import distributed
 from lavis_lite.common.distributed import FILLER
@@ -18,6 +16,7 @@ from lavis_lite.common.metric_log import MetricLog
 from lavis_lite.common.optim import SchedulePlan, build_optimizer, parameter_groups
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_config import RunConfig
+from lavis_lite.runners.parallel import Alone
 from lavis_lite.runners.precision import Precision
 
 
@@ -40,8 +39,10 @@ class Optimization:
     the same step in one batch or in several, on one rank or on many.
     """
 
-    def __init__(self, config: RunConfig, model: nn.Module, plan: SchedulePlan, precision: Precision) -> None:
+    def __init__(self, config: RunConfig, shared: Alone, plan: SchedulePlan, precision: Precision) -> None:
+        model = shared.trained
         self.config = config
+        self.shared = shared
         self.plan = plan
         self.precision = precision
         self.schedule = registry.get_lr_scheduler_class(config.lr_sched)
@@ -53,7 +54,6 @@ class Optimization:
     def step(
         self,
         task: Any,
-        model: nn.Module,
         window: Sequence[Mapping[str, Any]],
         step: int,
         metrics: MetricLog,
@@ -71,9 +71,9 @@ class Optimization:
         sums = torch.zeros(3, device=self.precision.device)  # loss times weight, weight, stop requests
         sums[2] = float(stop)
         for index, samples in enumerate(window):
-            with _gradient_sync(model, last=index == len(window) - 1):
+            with self.shared.gradient_sync(last=index == len(window) - 1):
                 with self.precision.autocast():
-                    result = task.train_step(model, samples)
+                    result = task.train_step(self.shared.module, samples)
                 weight = torch.as_tensor(result.weight, dtype=torch.float32, device=sums.device)
                 weight = weight * (not samples.get(FILLER, False))
                 # an empty share must not turn NaN (a mean over nothing) into the sum
@@ -101,11 +101,11 @@ class Optimization:
     def _finish_gradients(self, total_weight: Tensor) -> Tensor:
         """Turn the sum of gradients into their mean, clip it, and return its norm before clipping."""
         self.precision.scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        # DistributedDataParallel has divided the sum by the number of ranks.
-        torch._foreach_mul_(gradients, distributed.world_size() / total_weight.clamp(min=1.0))
-        largest = self.config.clip_grad_norm or math.inf
-        return nn.utils.clip_grad_norm_(self.parameters, largest)
+        # DDP and FSDP2 have divided the sum by the number of ranks.
+        factor = distributed.world_size() / total_weight.clamp(min=1.0)
+        return self.shared.finish_gradients(
+            self.parameters, factor, largest=self.config.clip_grad_norm or math.inf
+        )
 
     def _update(self, finite: bool) -> bool:
         """Step, unless loss or gradient is not finite; tell whether it was done."""
@@ -115,17 +115,20 @@ class Optimization:
         self.precision.scaler.update()
         return finite
 
+    def group_rates(self) -> dict[str, float]:
+        """Return the present learning rate of each part that `lr_scale` names, as "lr/<part>"."""
+        factors = {group["lr_scale"]: group["lr"] for group in self.optimizer.param_groups}
+        return {
+            f"lr/{part}": factors[scale] for part, scale in self.config.lr_scale.items() if scale in factors
+        }
+
     def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.precision.scaler.state_dict()}
+        return {
+            "optimizer": self.shared.optimizer_state(self.optimizer),
+            "scaler": self.precision.scaler.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.shared.load_optimizer_state(self.optimizer, state["optimizer"])
         if state["scaler"]:
             self.precision.scaler.load_state_dict(state["scaler"])
-
-
-def _gradient_sync(model: nn.Module, last: bool) -> AbstractContextManager:
-    """Return the context in which ranks exchange gradients only with the last batch of a window."""
-    if isinstance(model, DistributedDataParallel) and not last:
-        return model.no_sync()
-    return nullcontext()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from lavis_lite.common import distributed
@@ -24,14 +26,18 @@ from lavis_lite.common.registry import registry
 from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.run_folder import RunFolder, write_json
 from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.weights_and_biases import WandbWriter
 from lavis_lite.common.writers import RunLog
 from lavis_lite.datasets.loading import BAD_SAMPLES, Concatenated
 from lavis_lite.datasets.mixing import train_loader
+from lavis_lite.runners.averaging import WeightAverage
 from lavis_lite.runners.evaluation import evaluate_split
 from lavis_lite.runners.optimization import Optimization, StepResult
+from lavis_lite.runners.parallel import Alone, share_model
 from lavis_lite.runners.precision import Precision
 from lavis_lite.runners.signals import StoppedError, StopSignals
 from lavis_lite.runners.state import TrainState
+from lavis_lite.runners.throughput import Throughput
 
 logger = logging.getLogger(__name__)
 
@@ -70,15 +76,18 @@ class RunnerBase:
         self.sections = sections
         self.device = device
         self.precision = Precision(config.amp, device)
-        self.model = model.to(device)
+        self.model = model
+        self.average: WeightAverage | None = None
         self.datasets = datasets
         self.state = TrainState()
         self.metrics = MetricLog()
+        self.throughput = Throughput()
         self.store = CheckpointStore(folder.checkpoints, keep=config.save_total_limit)
-        self.log = RunLog(folder.path, enabled=distributed.is_main())
+        self.log = RunLog(folder.path, enabled=distributed.is_main(), further=self._further_writer())
         self.signals = StopSignals()
         self.bad_samples: set[int] = set()
         self.saved_state: dict[str, Any] = {}
+        self.shared = Alone(self.model.to(device))
 
     # ---- what a segment is ----
 
@@ -119,11 +128,10 @@ class RunnerBase:
         with self.signals, progress:
             if self.state.evaluation_due:
                 self.finish_segment()
-            for window in self.windows():
-                started = time.perf_counter()
+            for window in self.throughput.waiting_for(self.windows()):
                 result = self.train_window(window)
                 progress.advance(loss=result.loss, lr=result.lr)
-                self._log_step(result, window, time.perf_counter() - started)
+                self._log_step(result)
                 segment_ends = self._segment_ends()
                 self.state.evaluation_due = segment_ends
                 if result.stop_requested:
@@ -152,7 +160,8 @@ class RunnerBase:
 
     def train_window(self, window: list[dict[str, Any]]) -> StepResult:
         """Make one optimizer step and move the state on by it."""
-        self.wrapped.train()
+        self.shared.module.train()
+        self.throughput.count(window)
         for samples in window:
             self._count_bad_samples(samples.pop(BAD_SAMPLES))
         place = {"epoch": self.state.epoch, "num_iters_per_epoch": self.loader.batches_per_epoch}
@@ -161,13 +170,15 @@ class RunnerBase:
             for i, samples in enumerate(window)
         ]
         stop = self.signals.received is not None
-        result = self.optimization.step(self.task, self.wrapped, batches, self.state.step, self.metrics, stop)
-        if result.done:
-            self.model.after_step()
-        else:
-            self.model.after_skipped_step()
-            self.state.bad_steps += 1
+        result = self.optimization.step(self.task, batches, self.state.step, self.metrics, stop)
         self.state.step += 1
+        if result.done:
+            self.shared.trained.after_step()
+            if self.average is not None:
+                self.average.update(self.state.step)
+        else:
+            self.shared.trained.after_skipped_step()
+            self.state.bad_steps += 1
         self.state.batch += len(window)
         if self.state.batch >= self.loader.batches_per_epoch:
             self.state.epoch, self.state.batch = self.state.epoch + 1, 0
@@ -197,26 +208,37 @@ class RunnerBase:
         epoch = self.segment if kind == "valid" else None
         for split in splits:
             started = time.perf_counter()
-            records, metrics = evaluate_split(
-                self.task,
-                self.model,
-                _joined(self.datasets[split]),
-                split,
-                self.config,
-                self.precision,
-                self.to_device,
-                between_batches=self._stop_if_saved,
-            )
+            with self.weights_to_use() as model:
+                records, metrics = evaluate_split(
+                    self.task,
+                    model,
+                    _joined(self.datasets[split]),
+                    split,
+                    self.config,
+                    self.precision,
+                    self.to_device,
+                    between_batches=self._stop_if_saved,
+                )
             all_metrics[split] = metrics
+            seconds = time.perf_counter() - started
+            self.throughput.pause(seconds)
             if distributed.is_main():
-                self._write_results(records, metrics, split, epoch, kind, time.perf_counter() - started)
+                self._write_results(records, metrics, split, epoch, kind, seconds)
         return all_metrics
+
+    @contextmanager
+    def weights_to_use(self) -> Iterator[nn.Module]:
+        """Give the whole model as it would be used: with the average of its weights, if one is kept."""
+        with self.average.applied() if self.average else nullcontext(), self.shared.whole_model() as model:
+            yield model
 
     def evaluate_best(self, splits: list[str]) -> dict[str, dict[str, Any]]:
         """Evaluate the best checkpoint of this run on `splits`; where none is best, the weights at hand."""
         if self.store.best.is_file() and self.state.best_step is not None:
             best = load_file(self.store.best)
             self.model.load_weights(best["model"], source=str(self.store.best))
+            self.shared.load_whole()
+            self.average = None  # the best weights are averages already
         metrics = self.evaluate(splits, kind="test")
         if distributed.is_main():
             write_json(metrics, self.folder.evaluate_file)
@@ -234,26 +256,27 @@ class RunnerBase:
 
     def save(self) -> None:
         """Write everything that an exact continuation needs."""
-        ranks = distributed.gather_objects({"rng": rng_state(), "bad_samples": sorted(self.bad_samples)})
-        if distributed.is_main():
-            self.store.save(
-                {
-                    **self._weights(),
-                    **self.optimization.state_dict(),
-                    "state": self.state.state_dict(),
-                    "metrics": self.metrics.state_dict(),
-                    "ranks": ranks,
-                },
-                self.state.step,
-            )
+        content = {
+            **self.optimization.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "state": self.state.state_dict(),
+            "metrics": self.metrics.state_dict(),
+            "ranks": distributed.gather_objects(
+                {"rng": rng_state(), "bad_samples": sorted(self.bad_samples)}
+            ),
+        }
+        with self.shared.whole_model() as model:
+            if distributed.is_main():
+                self.store.save({**self._weights(model), **content}, self.state.step)
         self.saved_state = self.state.state_dict()
         distributed.barrier()
 
     def save_best(self, scores: Mapping[str, Any]) -> None:
         """Write the weights to use."""
-        if distributed.is_main():
-            step = self.state.step
-            self.store.save_best({**self._weights(), "step": step, "scores": _numbers(scores)})
+        with self.weights_to_use() as model:
+            if distributed.is_main():
+                step = self.state.step
+                self.store.save_best({**self._weights(model), "step": step, "scores": _numbers(scores)})
         distributed.barrier()
 
     def resume(self) -> None:
@@ -270,7 +293,10 @@ class RunnerBase:
                 "instead of run.resume_ckpt_path."
             )
         self.model.load_weights(content["model"], source=str(path))
+        self.shared.load_whole()
         self.optimization.load_state_dict(content)
+        if self.average is not None:
+            self._restore_average(content.get("average"), path)
         self.state.load_state_dict(content["state"])
         self.metrics.load_state_dict(content["metrics"])
         self._restore_rank(content["ranks"])
@@ -278,6 +304,13 @@ class RunnerBase:
         redone = () if self.is_complete() else ("test",)
         self.log.resume_after(self.state.step, (*redone, "valid") if self.state.evaluation_due else redone)
         logger.info("Resumed at step %d of %d from %s.", self.state.step, self.total_steps, path)
+
+    def _restore_average(self, average: dict[str, torch.Tensor] | None, path: Path | str) -> None:
+        if average is None:
+            logger.warning("%s holds no average of weights; run.ema_decay starts one from here.", path)
+            self.average = WeightAverage(self.shared.trained, self.config.ema_decay)
+        else:
+            self.average.load_state_dict(average)
 
     def _restore_rank(self, ranks: list[dict[str, Any]]) -> None:
         if len(ranks) != distributed.world_size():
@@ -293,15 +326,19 @@ class RunnerBase:
         set_rng_state(own["rng"])
         self.bad_samples = set(own["bad_samples"])
 
-    def _weights(self) -> dict[str, Any]:
+    def _weights(self, model: nn.Module) -> dict[str, Any]:
         return {
-            "model": self.model.state_dict(),
-            "inference": self.model.inference_settings(),
+            "model": model.state_dict(),
+            "inference": model.inference_settings(),
             "config": dict(self.sections),
             "epoch": self.state.epoch,
         }
 
     # ---- parts of the above ----
+
+    def _further_writer(self) -> Callable[[], WandbWriter] | None:
+        project = self.config.wandb_project
+        return partial(WandbWriter, self.folder.path, project, self.sections) if project else None
 
     def _prepare_training(self) -> None:
         config = self.config
@@ -320,8 +357,11 @@ class RunnerBase:
             finish=self.model.text_collator(),
         )
         self.model.freeze_parts(config.freeze, config.unfreeze_last_vision_layers)
+        self.shared = share_model(config.parallel, self.model, self.device)
         if config.compile:
-            self.model.compile_parts()
+            self.shared.trained.compile_parts()
+        if config.ema_decay is not None:
+            self.average = WeightAverage(self.shared.trained, config.ema_decay)
         plan = SchedulePlan(
             init_lr=config.init_lr,
             min_lr=config.min_lr,
@@ -331,11 +371,7 @@ class RunnerBase:
             steps_per_epoch=self.steps_per_epoch,
             total_steps=self.total_steps,
         )
-        self.optimization = Optimization(config, self.model, plan, self.precision)
-        self.wrapped = self.model
-        if distributed.world_size() > 1:
-            device_ids = [self.device.index] if self.device.type == "cuda" else None
-            self.wrapped = DistributedDataParallel(self.model, device_ids=device_ids, broadcast_buffers=False)
+        self.optimization = Optimization(config, self.shared, plan, self.precision)
         seed_everything(config.seed, distributed.rank())
 
     def to_device(self, samples: Mapping[str, Any]) -> dict[str, Any]:
@@ -359,16 +395,14 @@ class RunnerBase:
         if self.signals.received is not None and self.saved_state.get("step") == self.state.step:
             raise StoppedError(self.signals.received)
 
-    def _log_step(self, result: StepResult, window: list[dict[str, Any]], seconds: float) -> None:
+    def _log_step(self, result: StepResult) -> None:
         if self.state.step % self.config.log_freq and self.state.step < self.total_steps:
             return
         values = self.metrics.compute(distributed.sum_over_ranks)
         self.metrics.reset()
-        images = sum(len(samples["image"]) for samples in window if "image" in samples)
         values.update(lr=result.lr, gradient_norm=result.gradient_norm)
-        values["images_per_second"] = images * distributed.world_size() / seconds
-        if self.device.type == "cuda":
-            values["peak_memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        values.update(self.optimization.group_rates())
+        values.update(self.throughput.values(self.device))
         self.log.write("train", self.state.step, values, epoch=self.state.epoch)
 
     def _write_results(

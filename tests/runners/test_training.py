@@ -8,57 +8,12 @@ import random
 import signal
 import subprocess
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from processes import run, train_command
+from runs import assert_identical, comparable, final_checkpoint, kill_at_step, losses
 
 from lavis_lite.common.writers import read_jsonl
-
-
-def final_checkpoint(output: Path) -> dict[str, Any]:
-    newest = sorted((output / "checkpoints").glob("checkpoint_[0-9]*.pth"))[-1]
-    return torch.load(newest, weights_only=True)
-
-
-def losses(output: Path) -> list[float]:
-    return [line["loss"] for line in read_jsonl(output / "log.jsonl") if line["kind"] == "train"]
-
-
-def assert_identical(left: Any, right: Any, path: str = "") -> None:
-    """Compare nested containers bit for bit."""
-    assert type(left) is type(right), path
-    if isinstance(left, torch.Tensor):
-        assert torch.equal(left, right), path
-    elif isinstance(left, dict):
-        assert left.keys() == right.keys(), path
-        for key in left:
-            assert_identical(left[key], right[key], f"{path}.{key}")
-    elif isinstance(left, list | tuple):
-        assert len(left) == len(right), path
-        for index, (a, b) in enumerate(zip(left, right, strict=True)):
-            assert_identical(a, b, f"{path}[{index}]")
-    else:
-        assert left == right, path
-
-
-def comparable(output: Path) -> dict[str, Any]:
-    """Return everything of a run that must be the same after a kill; times and folder names are not."""
-    content = final_checkpoint(output)
-    content["config"]["run"].pop("output_dir")
-    log = [
-        {k: v for k, v in line.items() if k not in ("time", "images_per_second")}
-        for line in read_jsonl(output / "log.jsonl")
-    ]
-    results = {file.name: json.loads(file.read_text()) for file in sorted((output / "result").glob("*.json"))}
-    return {
-        "checkpoint": content,
-        "log": log,
-        "results": results,
-        "metrics": json.loads((output / "evaluate.json").read_text()),
-    }
 
 
 def test_a_run_leaves_everything_in_one_folder(run_file):
@@ -100,23 +55,6 @@ def test_killed_at_random_steps_a_run_ends_as_if_it_never_was(run_file):
     assert result.returncode == 0, result.stderr
     assert "Resumed at step" in result.stderr
     assert_identical(comparable(killed), expected)
-
-
-def kill_at_step(command: list[str], output: Path, step: int) -> None:
-    """Start a run and SIGKILL it, with its workers, once it has logged `step`, wherever it then is."""
-    process = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    log = output / "log.jsonl"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        lines = log.read_text().splitlines() if log.exists() else []
-        if any(f'"step": {number},' in line for line in lines for number in range(step, step + 5)):
-            break
-        time.sleep(0.002)
-    assert process.poll() is None, f"the run ended before step {step} could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def test_one_and_two_ranks_train_and_evaluate_alike(run_file):
@@ -258,3 +196,28 @@ def test_evaluate_gives_the_numbers_of_training_again(run_file):
     result = run(train_command(path, *options, script="evaluate.py"))
     assert result.returncode == 0, result.stderr
     assert json.loads((again / "evaluate.json").read_text()) == trained
+
+
+def test_weights_and_biases_is_told_the_numbers(run_file):
+    """Offline: what would be sent lies in the run folder."""
+    path = run_file.write(wandb_project="shapes", max_epoch=1)
+    result = run(train_command(path), WANDB_MODE="offline", WANDB_SILENT="true")
+    assert result.returncode == 0, result.stderr
+    (record,) = (run_file.output / "wandb").glob("offline-run-*/*.wandb")
+    content = record.read_bytes()
+    for name in (b"train/loss", b"val/CIDEr", b"optimizer_step"):
+        assert name in content
+
+
+def test_the_log_says_how_fast_training_goes_and_what_it_waits_for(run_file):
+    path = run_file.write(
+        max_epoch=1, num_workers=1, valid_splits=[], test_splits=[], lr_scale={"visual_encoder": 0.5}
+    )
+    result = run(train_command(path))
+    assert result.returncode == 0, result.stderr
+    for line in read_jsonl(run_file.output / "log.jsonl"):
+        assert line["images_per_second"] > 0
+        assert line["tokens_per_second"] > line["images_per_second"]
+        assert 0 <= line["data_wait_share"] <= 1
+        assert line["peak_memory_gib"] > 0.05
+        assert line["lr/visual_encoder"] == pytest.approx(0.5 * line["lr"])
