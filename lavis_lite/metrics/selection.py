@@ -1,14 +1,17 @@
-"""The one number that a run is judged by: a metric, a sum of metrics, or their mean."""
+"""One number of several: a metric, a weighted sum of metrics, or their mean."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 
 from lavis_lite.common.registry import suggest
 
 _NAME = r"[A-Za-z_][\w@./-]*"
-_SUM = re.compile(rf"{_NAME}(?:\s*\+\s*{_NAME})*")
+_NUMBER = r"\d+(?:\.\d+)?"
+_TERM = rf"(?:{_NUMBER}\s*\*\s*)?{_NAME}"
+_SUM = re.compile(rf"{_TERM}(?:\s*\+\s*{_TERM})*")
 _MEAN = re.compile(rf"mean\(\s*({_NAME}(?:\s*,\s*{_NAME})*)\s*\)")
 
 
@@ -21,7 +24,7 @@ def metric_names_in(expression: str) -> list[str]:
     Raises:
         ValueError: it is neither a name, nor a sum, nor a mean, or names a metric twice.
     """
-    return _parse(expression)[1]
+    return list(_parse(expression)[1])
 
 
 def main_metric(scores: Mapping[str, float], expression: str) -> float:
@@ -31,29 +34,34 @@ def main_metric(scores: Mapping[str, float], expression: str) -> float:
     1.5
     >>> main_metric({"CIDEr": 1.0, "Bleu_4": 0.5}, "mean(CIDEr, Bleu_4)")
     0.75
+    >>> main_metric({"itm": 0.5, "itc": 0.25}, "itm + 4*itc")
+    1.5
 
     Raises:
         ValueError: it cannot be read, or names what was not measured; the message has the nearest name.
     """
-    is_mean, names = _parse(expression)
-    for name in names:
+    is_mean, weights = _parse(expression)
+    for name in weights:
         if name not in scores:
             raise ValueError(f"{expression!r}: there is no {name!r} here.{suggest(name, scores)}")
-    total = float(sum(scores[name] for name in names))
-    return total / len(names) if is_mean else total
+    total = float(sum(weight * scores[name] for name, weight in weights.items()))
+    return total / len(weights) if is_mean else total
 
 
-def _parse(expression: str) -> tuple[bool, list[str]]:
-    """Return whether `expression` is a mean, and the names in it."""
+@functools.lru_cache
+def _parse(expression: str) -> tuple[bool, dict[str, float]]:
+    """Return whether `expression` is a mean, and the names in it with their weights."""
     text = expression.strip()
     mean = _MEAN.fullmatch(text)
     if mean is None and _SUM.fullmatch(text) is None:
         raise ValueError(
-            f"{expression!r} cannot be read. Write a metric (CIDEr), a sum (CIDEr + Bleu_4) or "
-            f"a mean (mean(METEOR, ROUGE_L, CIDEr))."
+            f"{expression!r} cannot be read. Write a metric (CIDEr), a sum (CIDEr + Bleu_4, 2*CIDEr + SPICE) "
+            f"or a mean (mean(METEOR, ROUGE_L, CIDEr))."
         )
-    names = re.findall(_NAME, mean[1] if mean else text)
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{expression!r} names {name} twice.")
-    return mean is not None, names
+    weights: dict[str, float] = {}
+    for term in re.split(r"[,+]", mean[1] if mean else text):
+        factor, star, name = term.rpartition("*")
+        if name.strip() in weights:
+            raise ValueError(f"{expression!r} names {name.strip()} twice.")
+        weights[name.strip()] = float(factor) if star else 1.0
+    return mean is not None, weights

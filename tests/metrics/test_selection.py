@@ -39,7 +39,7 @@ def test_a_name_is_matched_exactly_and_never_in_part():
 
 @pytest.mark.parametrize(
     "expression",
-    ["", " ", "+", "CIDEr +", "+ CIDEr", "CIDEr Bleu_4", "CIDEr - Bleu_4", "2*CIDEr", "mean()", "mean(CIDEr",
+    ["", " ", "+", "CIDEr +", "+ CIDEr", "CIDEr Bleu_4", "CIDEr - Bleu_4", "CIDEr*2", "mean()", "mean(CIDEr",
      "mean(CIDEr,)", "mean(CIDEr) + Bleu_4", "max(CIDEr, Bleu_4)", "CIDEr, Bleu_4", "CIDEr; import os"],
 )  # fmt: skip
 def test_anything_else_is_refused_with_what_can_be_written(expression):
