@@ -79,7 +79,11 @@ def make_thumbnail(path: Path) -> Thumbnail:
     Raises:
         ImageError: missing, damaged, or not an image.
     """
-    image = open_image(path)
+    return shrink(open_image(path))
+
+
+def shrink(image: Image.Image) -> Thumbnail:
+    """Return an image so small that no side is longer than `THUMBNAIL_SIDE`; it is changed."""
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     image.info.clear()  # where a photograph was taken does not belong in a report
     content = io.BytesIO()

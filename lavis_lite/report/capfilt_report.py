@@ -1,0 +1,194 @@
+"""What CapFilt did, on one page: examples, scores, how rich the texts are."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from lavis_lite.common.images import open_image
+from lavis_lite.metrics.diversity import diversity
+from lavis_lite.metrics.selection import main_metric, metric_names_in
+from lavis_lite.report.charts import line_chart
+from lavis_lite.report.gallery import Thumbnail, shrink
+
+PAGE_FILE = "report.html"
+EXAMPLES = 12
+BINS = 40
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+NO_SCORES = ("shard", "key", "source", "text", "kept", "reason")
+Row = dict[str, Any]
+
+
+@dataclass
+class Example:
+    """A sample to look at: its picture, where it could be read, and its texts."""
+
+    key: str
+    picture: Thumbnail | None
+    texts: list[Row]
+
+
+def write_capfilt_report(folder: Path, figures: Mapping[str, Mapping[str, float]] | None = None) -> Path:
+    """Write the page of an output folder of CapFilt into it, and return its path.
+
+    Args:
+        figures: how the filter did, source -> name -> value, where the truth is known.
+    """
+    from pyarrow import parquet
+
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    tables = sorted((folder / "scores").glob("*.parquet"))
+    rows: list[Row] = [row for table in tables for row in parquet.read_table(table).to_pylist()]
+    scores = [name for name in (rows[0] if rows else ()) if name not in NO_SCORES]
+    groups = _examples(rows, settings["settings"])
+    wanted = {(own[0]["shard"], own[0]["key"]) for _, samples in groups for own in samples}
+    pictures = _pictures(folder, settings["shards"], wanted)
+    page = (
+        _environment()
+        .get_template("capfilt_report.html")
+        .render(
+            title=f"CapFilt: {folder.name}",
+            settings=settings["settings"],
+            counts=_counts(folder, rows),
+            scores=scores,
+            figures=figures or {},
+            histograms=[_histogram(rows, name) for name in scores],
+            sources=_sources(rows),
+            groups=[(title, [_example(own, pictures) for own in samples]) for title, samples in groups],
+        )
+    )
+    path = folder / PAGE_FILE
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.write_text(page, encoding="utf-8", errors="replace")
+    aside.replace(path)
+    return path
+
+
+def _example(rows: list[Row], pictures: Mapping[tuple[str, str], Thumbnail]) -> Example:
+    return Example(rows[0]["key"], pictures.get((rows[0]["shard"], rows[0]["key"])), rows)
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _counts(folder: Path, rows: Sequence[Row]) -> list[tuple[str, str]]:
+    markers = [json.loads(file.read_text(encoding="utf-8")) for file in (folder / "done").glob("*.json")]
+    sums = [(key, sum(m[key] for m in markers)) for key in ("samples", "kept", "filtered", "failed")]
+    texts = [row for row in rows if row["source"]]
+    kept = sum(row["kept"] for row in texts)
+    named = [(f"samples {key}" if key != "samples" else key, f"{count:,}") for key, count in sums]
+    return [*named, ("texts", f"{len(texts):,}"), ("texts kept", f"{kept:,}")]
+
+
+def _sources(rows: Sequence[Row]) -> list[tuple[str, dict[str, str]]]:
+    """Return of web and synthetic texts, before and after: how many, what share was dropped, how rich."""
+    found = []
+    for source in ("web", "synthetic"):
+        own = [row for row in rows if row["source"] == source]
+        kept = [row["text"] for row in own if row["kept"]]
+        if not own:
+            continue
+        figures = {"texts": f"{len(own):,}", "kept": f"{len(kept):,}"}
+        figures["noise ratio (dropped)"] = f"{1 - len(kept) / len(own):.1%}"
+        for when, texts in (("before", [row["text"] for row in own]), ("after", kept)):
+            figures |= {f"{name}, {when}": f"{value:.3g}" for name, value in diversity(texts).items()}
+        found.append((source, figures))
+    return found
+
+
+def _histogram(rows: Sequence[Row], score: str) -> Markup:
+    """Draw what share of the web's and of the synthetic texts have which score."""
+    by_source = {
+        source: [row[score] for row in rows if row["source"] == source and row[score] is not None]
+        for source in ("web", "synthetic")
+    }
+    everything = [value for values in by_source.values() for value in values]
+    low, high = min(everything, default=0.0), max(everything, default=1.0)
+    width = (high - low) / BINS or 1.0
+    series = {}
+    for source, values in by_source.items():
+        counts = [0] * BINS
+        for value in values:
+            counts[min(BINS - 1, int((value - low) / width))] += 1
+        if values:
+            series[source] = [
+                (low + (place + 0.5) * width, count / len(values)) for place, count in enumerate(counts)
+            ]
+    return Markup(line_chart(series, f"{score}: share of the texts", x_label=score, y_label=""))
+
+
+def _examples(rows: Iterable[Row], settings: Mapping[str, Any]) -> list[tuple[str, list[list[Row]]]]:
+    """Return samples to look at, each as its rows: kept, dropped, and nearest to the threshold."""
+    samples: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row["source"]:
+            samples.setdefault((row["shard"], row["key"]), []).append(row)
+    everyone = list(samples.values())
+    mixed = [own for own in everyone if len({row["kept"] for row in own}) == 2]
+    dropped = [own for own in everyone if not any(row["kept"] for row in own)]
+    groups = [
+        ("One text kept, another dropped", _spread(mixed)),
+        ("Nothing kept", _spread(dropped)),
+        ("Everything kept", _spread([own for own in everyone if all(row["kept"] for row in own)])),
+    ]
+    rule = settings["rule"]
+    if rule not in ("best", "fraction"):
+        least = settings["threshold"]
+        nearest = sorted(everyone, key=lambda own: min(abs(_value(row, rule) - least) for row in own))
+        groups.append((f"Nearest to the threshold ({rule} {least})", nearest[:EXAMPLES]))
+    return groups
+
+
+def _value(row: Row, expression: str) -> float:
+    names = metric_names_in(expression)
+    if any(row.get(name) is None for name in names):
+        return float("inf")
+    return main_metric({name: row[name] for name in names}, expression)
+
+
+def _spread(samples: Sequence[list[Row]]) -> list[list[Row]]:
+    count = min(EXAMPLES, len(samples))
+    return [samples[place * len(samples) // count] for place in range(count)]
+
+
+def _pictures(
+    folder: Path, sources: Sequence[str], wanted: set[tuple[str, str]]
+) -> dict[tuple[str, str], Thumbnail]:
+    """Return pictures from the cleaned shards, or, of samples that keep nothing, from where they came."""
+    found: dict[tuple[str, str], Thumbnail] = {}
+    for name in sorted({shard for shard, _ in wanted}):
+        own = [folder / "shards" / f"{name}.tar"]
+        own += [Path(source) for source in sources if Path(source).name.removesuffix(".tar") == name]
+        for path in own:
+            missing = {key for shard, key in wanted if shard == name and (name, key) not in found}
+            if missing and path.is_file():
+                found |= {(name, key): picture for key, picture in _pictures_of(path, missing)}
+    return found
+
+
+def _pictures_of(path: Path, keys: set[str]) -> Iterator[tuple[str, Thumbnail]]:
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, dot, suffix = member.name.partition(".")
+                if key in keys and member.isfile() and f"{dot}{suffix.lower()}" in IMAGE_SUFFIXES:
+                    content = tar.extractfile(member).read()
+                    yield key, shrink(open_image(io.BytesIO(content), name=member.name))
+    except (tarfile.TarError, OSError, ValueError):
+        return  # a damaged shard has been named where it was read

@@ -1,0 +1,82 @@
+"""The page of a CapFilt run, opened in a real browser where there is one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pyarrow import Table, parquet
+
+from lavis_lite.capfilt.inputs import from_shards
+from lavis_lite.capfilt.models import build_models
+from lavis_lite.capfilt.run import run_capfilt
+from lavis_lite.capfilt.settings import CapFiltSettings
+from lavis_lite.common.progress import Progress
+from lavis_lite.datasets.web.shards import list_shards
+from lavis_lite.report.capfilt_report import write_capfilt_report
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
+from shards import jpeg, write_tar
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NASTY = '<script>document.title="broken"</script> & "quotes" ünï'
+
+
+@pytest.fixture
+def page(tmp_path) -> Path:
+    """Four samples, the third of which keeps nothing, one text made to break a page."""
+    texts = ["a red circle", NASTY, "dropped", "a star"]
+    samples = [
+        {"key": f"{n}", "jpg": jpeg(n), "txt": text.encode(), "json": b"{}"} for n, text in enumerate(texts)
+    ]
+    write_tar(tmp_path / "crawl" / "a.tar", samples)
+    table = Table.from_pylist([{"key": f"{n}", "own": value} for n, value in enumerate((0.9, 0.8, 0.1, 0.7))])
+    parquet.write_table(table, tmp_path / "own.parquet")
+    settings = CapFiltSettings(
+        captions_per_image=0,
+        rule="own",
+        scorers={"column": {"file": str(tmp_path / "own.parquet"), "column": "own"}},
+    )
+    models = build_models(None, lambda image: None, settings, torch.device("cpu"))
+    given = from_shards(list_shards([str(tmp_path / "crawl")]))
+    with Progress(1, "capfilt", enabled=False) as progress:
+        output, _ = run_capfilt(given, models, settings, tmp_path / "out", progress)
+    return write_capfilt_report(output.folder, {"web": {"precision": 0.95, "recall": 0.91}})
+
+
+def test_the_page_shows_counts_scores_truth_and_every_sample_with_its_picture(page):
+    text = page.read_text(encoding="utf-8")
+    for said in ("a red circle", "dropped", "own 0.100", "own 0.1000 below 0.5000", "0.950", "Nothing kept"):
+        assert said in text, said
+    assert text.count("data:image/jpeg;base64,") >= 4
+    assert "not at hand" not in text
+
+
+def test_texts_reach_the_page_escaped(page):
+    text = page.read_text(encoding="utf-8")
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
+def test_a_browser_shows_the_page(page, tmp_path):
+    """Titles, pictures and charts as a person finds them; the nasty text has changed nothing."""
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    said = subprocess.run(
+        [BROWSER, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    assert "<title>CapFilt: out</title>" in said
+    assert len(re.findall(r"<img src=\"data:image/jpeg", said)) >= 4
+    assert len(re.findall(r"<svg", said)) == 1
+    assert json.dumps("broken") not in said.split("<body>")[0]
