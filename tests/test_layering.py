@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "processors": {"common"},
     "metrics": {"common"},
     "tasks": {"metrics", "common"},
-    "capfilt": {"metrics", "common"},
+    "capfilt": {"tasks", "models", "datasets", "metrics", "common"},
     "report": {"metrics", "common"},
     "runners": {"datasets", "common"},
     "commands": {"capfilt", "common", "datasets", "models", "report", "runners"},

@@ -14,7 +14,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class OutputFolder:
     def __init__(self, folder: str | Path, identity: Mapping[str, Any]) -> None:
         self.folder = Path(folder).expanduser()
         self.identity = json.loads(json.dumps(identity))
-        for name in ("shards", "scores", "done", "failed"):
+        for name in ("shards", "scores", "done", "failed", "times"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._check_identity()
 
@@ -93,12 +93,19 @@ class OutputFolder:
         files = sorted((self.folder / "done").glob("*.json"))
         return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
 
-    def commit(self, name: str, samples: Sequence[Sample], damage: Sequence[str] = ()) -> dict[str, Any]:
-        """Write a shard's output, the marker last; return what the marker says."""
+    def commit(
+        self, name: str, samples: Sequence[Sample], damage: Sequence[str] = (), scores: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Write a shard's output, the marker last; return what the marker says.
+
+        Args:
+            damage: what was found wrong with the shard.
+            scores: names of the scores that a text may have.
+        """
         kept = [sample for sample in samples if sample.kept]
         failed = sum(bool(sample.failure) for sample in samples)
         self._write(self.folder / "shards" / f"{name}.tar", _tar(kept))
-        self._write(self.folder / "scores" / f"{name}.parquet", _table(samples))
+        self._write(self.folder / "scores" / f"{name}.parquet", _table(samples, scores))
         counts = {
             "samples": len(samples),
             "kept": len(kept),
@@ -108,6 +115,15 @@ class OutputFolder:
         }
         write_json(counts, self.folder / "done" / f"{name}.json")
         return counts
+
+    def note_times(self, name: str, record: Mapping[str, Any]) -> None:
+        """Keep how long a unit took, apart from what must be the same each time."""
+        write_json(dict(record), self.folder / "times" / f"{name}.json")
+
+    def times(self) -> list[dict[str, Any]]:
+        """Return how long each unit took."""
+        files = sorted((self.folder / "times").glob("*.json"))
+        return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
     def _write(self, path: Path, content: bytes) -> None:
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -164,13 +180,13 @@ def _members(sample: Sample) -> dict[str, bytes]:
     about = {
         **sample.about,
         "texts": [candidate.text for candidate in sample.kept],
-        "capfilt": [asdict(candidate) for candidate in sample.candidates],
+        "capfilt": [candidate.flat() for candidate in sample.candidates],
     }
     best = sample.kept[0].text
     return {**images, "json": json.dumps(about, ensure_ascii=False).encode(), "txt": best.encode()}
 
 
-def _table(samples: Sequence[Sample]) -> bytes:
+def _table(samples: Sequence[Sample], scores: Sequence[str]) -> bytes:
     from pyarrow import BufferOutputStream, Table, float64, parquet, schema, string
     from pyarrow import bool_ as boolean
 
@@ -180,8 +196,7 @@ def _table(samples: Sequence[Sample]) -> bytes:
             ("key", string()),
             ("source", string()),
             ("text", string()),
-            ("itm", float64()),
-            ("itc", float64()),
+            *((name, float64()) for name in scores),
             ("kept", boolean()),
             ("reason", string()),
         ]
@@ -198,4 +213,4 @@ def _rows(samples: Sequence[Sample]) -> Iterator[dict[str, Any]]:
         if sample.failure:
             yield {"shard": shard, "key": sample.key, "source": "", "kept": False, "reason": sample.failure}
         for candidate in sample.candidates:
-            yield {"shard": shard, "key": sample.key, **asdict(candidate)}
+            yield {"shard": shard, "key": sample.key, **candidate.flat()}

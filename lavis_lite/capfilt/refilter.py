@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from lavis_lite.capfilt.output import CapFiltError
 from lavis_lite.capfilt.select import Candidate, select
 from lavis_lite.capfilt.settings import SelectionSettings
 from lavis_lite.common.run_folder import write_json
+
+NO_SCORES = ("shard", "key", "source", "text", "kept", "reason")
 
 
 def refilter(folder: str | Path, settings: SelectionSettings, output: str | Path) -> dict[str, int]:
@@ -23,12 +24,15 @@ def refilter(folder: str | Path, settings: SelectionSettings, output: str | Path
 
     Raises:
         CapFiltError: no shard there is done.
+        ConfigError: a rule that asks for scores which are not there.
     """
     from pyarrow import Table, parquet
 
     tables = sorted((Path(folder).expanduser() / "scores").glob("*.parquet"))
     if not tables:
         raise CapFiltError(f"{folder}: holds no scores; it is no output folder of capfilt.")
+    names = [name for name in parquet.read_schema(tables[0]).names if name not in NO_SCORES]
+    settings.check_scores(names)
     rows = [row for table in tables for row in _decided(parquet.read_table(table).to_pylist(), settings)]
     pairs = [{"image": f"{r['shard']}/{r['key']}", "caption": r["text"]} for r in rows if r["kept"]]
     output = Path(output).expanduser()
@@ -44,15 +48,19 @@ def _decided(rows: list[dict[str, Any]], settings: SelectionSettings) -> Iterato
     for row in rows:
         groups.setdefault(row["key"], []).append(row)
     texts = {key: own for key, own in groups.items() if own[0]["source"]}
-    fields = ("text", "source", "itm", "itc")
-    candidates = [[Candidate(*(row[name] for name in fields)) for row in own] for own in texts.values()]
+    candidates = [[_candidate(row) for row in own] for own in texts.values()]
     judged = dict(zip(texts, select(candidates, settings), strict=True))
     for key, own in groups.items():
         if key not in judged:
             yield from own
             continue
         for row, candidate in zip(own, judged[key], strict=True):
-            yield {"shard": row["shard"], "key": key, **asdict(candidate)}
+            yield {"shard": row["shard"], "key": key, **candidate.flat()}
+
+
+def _candidate(row: dict[str, Any]) -> Candidate:
+    scores = {name: value for name, value in row.items() if name not in NO_SCORES}
+    return Candidate(row["text"], row["source"], scores)
 
 
 def settings_of(folder: str | Path) -> dict[str, Any]:

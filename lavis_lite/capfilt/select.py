@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from lavis_lite.capfilt.settings import SelectionSettings
+from lavis_lite.metrics.selection import main_metric, metric_names_in
 
 _LETTERS = re.compile(r"[\W_]+")
 
@@ -17,16 +20,26 @@ class Candidate:
 
     Attributes:
         source: "web" or "synthetic".
-        itm: match probability, 0 to 1; `itc` similarity, -1 to 1. None where no model scored it.
+        scores: by name, as "itm" (match probability, 0 to 1) and "itc" (similarity, -1 to 1); None
+            where there is none, which no threshold lets pass.
         reason: why it was dropped; empty where it was kept.
     """
 
     text: str
     source: str
-    itm: float | None = None
-    itc: float | None = None
+    scores: Mapping[str, float | None] = field(default_factory=dict)
     kept: bool = True
     reason: str = ""
+
+    def flat(self) -> dict[str, Any]:
+        """Return it as plain values, each score under its own name."""
+        return {
+            "source": self.source,
+            "text": self.text,
+            **self.scores,
+            "kept": self.kept,
+            "reason": self.reason,
+        }
 
 
 def select(samples: Sequence[Sequence[Candidate]], settings: SelectionSettings) -> list[list[Candidate]]:
@@ -37,10 +50,27 @@ def select(samples: Sequence[Sequence[Candidate]], settings: SelectionSettings) 
     """
     sane = [_sane(candidates, settings) for candidates in samples]
     least = _threshold(sane, settings)
-    return [
-        [_judged(c, _best_of(candidates, settings), least, settings) for c in candidates]
-        for candidates in sane
-    ]
+    return [_decided(candidates, least, settings) for candidates in sane]
+
+
+def _decided(candidates: Sequence[Candidate], least: float, settings: SelectionSettings) -> list[Candidate]:
+    judged = [_judged(candidate, least, settings) for candidate in candidates]
+    if settings.best_synthetic is not None:
+        judged = _keep_best(judged, settings, settings.best_synthetic, "synthetic")
+    if settings.rule == "best":
+        judged = _keep_best(judged, settings, 1)
+    return judged
+
+
+def _keep_best(
+    candidates: Sequence[Candidate], settings: SelectionSettings, count: int, source: str | None = None
+) -> list[Candidate]:
+    """Drop all but the best `count` of those that are still kept and that the rule is asked about."""
+    asked = [c for c in candidates if c.kept and is_asked(c, settings) and source in (None, c.source)]
+    best = {id(c) for c in sorted(asked, key=lambda c: -value_of(c, settings.compared_by))[:count]}
+    lost = {id(c) for c in asked} - best
+    why = "not the best" if count == 1 else f"not among the best {count}"
+    return [replace(c, kept=False, reason=why) if id(c) in lost else c for c in candidates]
 
 
 def is_asked(candidate: Candidate, settings: SelectionSettings) -> bool:
@@ -65,42 +95,39 @@ def _sane(candidates: Sequence[Candidate], settings: SelectionSettings) -> list[
     return checked
 
 
-def _score(candidate: Candidate, settings: SelectionSettings) -> float:
-    if settings.rule == "itc":
-        return candidate.itc
-    if settings.rule == "itm+itc":
-        return candidate.itm + candidate.itc
-    return candidate.itm
+def value_of(candidate: Candidate, expression: str) -> float:
+    """Return a sum of scores, as "itm + 4*itc"; minus infinity where one of them is not there.
+
+    >>> value_of(Candidate("a star", "web", {"itm": 0.5, "itc": 0.25}), "itm + 4*itc")
+    1.5
+    """
+    known = {name: value for name, value in candidate.scores.items() if value is not None}
+    if any(name not in known for name in metric_names_in(expression)):
+        return -math.inf
+    return main_metric(known, expression)
 
 
 def _threshold(samples: Sequence[Sequence[Candidate]], settings: SelectionSettings) -> float:
     if settings.rule != "fraction":
         return settings.threshold
-    scores = sorted(
+    values = sorted(
         (
-            _score(c, settings)
+            value_of(c, settings.compared_by)
             for candidates in samples
             for c in candidates
             if c.kept and is_asked(c, settings)
         ),
         reverse=True,
     )
-    return scores[max(0, round(settings.fraction * len(scores)) - 1)] if scores else 0.0
+    return values[max(0, round(settings.fraction * len(values)) - 1)] if values else 0.0
 
 
-def _best_of(candidates: Sequence[Candidate], settings: SelectionSettings) -> Candidate | None:
-    asked = [c for c in candidates if c.kept and is_asked(c, settings)]
-    return max(asked, key=lambda c: _score(c, settings), default=None)
-
-
-def _judged(
-    candidate: Candidate, best: Candidate | None, least: float, settings: SelectionSettings
-) -> Candidate:
-    if not candidate.kept or not is_asked(candidate, settings):
+def _judged(candidate: Candidate, least: float, settings: SelectionSettings) -> Candidate:
+    if not candidate.kept or not is_asked(candidate, settings) or settings.rule == "best":
         return candidate
-    if settings.rule == "best":
-        return candidate if candidate is best else replace(candidate, kept=False, reason="not the best")
-    score = _score(candidate, settings)
-    if score >= least:
+    expression = settings.threshold_on
+    value = value_of(candidate, expression)
+    if value >= least:
         return candidate
-    return replace(candidate, kept=False, reason=f"{settings.rule} {score:.4f} below {least:.4f}")
+    found = "not scored" if value == -math.inf else f"{value:.4f} below {least:.4f}"
+    return replace(candidate, kept=False, reason=f"{expression} {found}")

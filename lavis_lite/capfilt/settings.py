@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-Rule = Literal["itm", "itc", "itm+itc", "best", "fraction"]
+from lavis_lite.common.registry import suggest
+from lavis_lite.common.schema import ConfigError
+from lavis_lite.metrics.selection import metric_names_in
+
 Which = Literal["both", "web", "synthetic", "none"]
 
 
@@ -14,15 +18,20 @@ class SelectionSettings:
     """Which texts are kept, of those that the models have scored.
 
     Attributes:
-        rule: "itm" keeps a text whose match probability is at least `threshold`, "itc" one whose
-            similarity is, "itm+itc" one whose sum of both is, "best" the one with the highest match
-            probability, "fraction" the best `fraction` of a shard's texts.
+        rule: a score, or a sum of scores, which must be at least `threshold`: "itm" (match
+            probability), "itc" (similarity), "itm + 4*itc", or what any other scorer gives; "best" keeps
+            one text of each image, "fraction" the best `fraction` of a shard's texts, by `score`.
+        score: a score, or a sum of scores: what "best", "fraction" and `best_synthetic` go by; None for
+            what `rule` names, or itm.
+        best_synthetic: of an image's synthetic texts that pass, keep the best so many; None for all.
         filtered: which texts the rule is asked about; the others are kept.
         min_words, max_words: of a text, by its spaces; others are dropped whatever their scores.
         drop_repeats: keep of equal texts of one image (letters' case and punctuation apart) the first.
     """
 
-    rule: Rule = "itm"
+    rule: str = "itm"
+    score: str | None = None
+    best_synthetic: int | None = None
     threshold: float = 0.5
     fraction: float = 0.5
     filtered: Which = "both"
@@ -37,7 +46,35 @@ class SelectionSettings:
             complaints.append(("fraction", f"must lie in (0, 1], found {self.fraction!r}."))
         if not 1 <= self.min_words <= self.max_words:
             complaints.append(("min_words", "1 <= min_words <= max_words must hold."))
+        if self.best_synthetic is not None and self.best_synthetic < 1:
+            complaints.append(("best_synthetic", "must be at least 1; leave it out to keep all."))
         return complaints
+
+    @property
+    def threshold_on(self) -> str:
+        """What must reach the threshold."""
+        return self.compared_by if self.rule in ("best", "fraction") else self.rule
+
+    @property
+    def compared_by(self) -> str:
+        """What says which of several texts is better."""
+        return self.score or ("itm" if self.rule in ("best", "fraction") else self.rule)
+
+    def check_scores(self, names: Sequence[str]) -> None:
+        """Refuse a rule that asks for scores which nobody gives.
+
+        Raises:
+            ConfigError: the score is named, with those that there are.
+        """
+        for key, expression in (("rule", self.threshold_on), ("score", self.compared_by)):
+            try:
+                wanted = metric_names_in(expression)
+            except ValueError as error:
+                raise ConfigError(f"{key}: {error}") from error
+            for name in wanted:
+                if name not in names:
+                    further = ["best", "fraction"] if key == "rule" else []
+                    raise ConfigError(f"{key}: no scorer gives {name!r}.{suggest(name, [*names, *further])}")
 
 
 @dataclass
@@ -49,8 +86,12 @@ class CapFiltSettings(SelectionSettings):
         generation: settings of the captioner's `generate`; nucleus sampling where none are given.
         min_image_size: pixels that the shorter side must have; smaller images fail.
         batch_size: images that the models see at once.
-        opt_out_key: field of a sample's json that, where it is true or says "noai" or "noindex", takes
-            the sample out; None to not look.
+        scorers: name of a registered scorer -> its settings. "blip" gives itm and itc, "clip" clip,
+            "column" what a Parquet file says.
+        shard_size: samples of a unit of work, where the input is no shards.
+        precision: "bf16" or "float32"; "auto" is bf16 on a GPU that has it.
+        opt_out_keys: fields of a sample's json that, where one is true or says "noai", "noimageai" or
+            "noindex", take the sample out; none to not look.
         seed: of sampling; a sample's captions depend on it and on the sample's key alone.
     """
 
@@ -58,15 +99,21 @@ class CapFiltSettings(SelectionSettings):
     generation: dict[str, Any] = field(default_factory=dict)
     min_image_size: int = 1
     batch_size: int = 16
-    opt_out_key: str | None = "opt_out"
+    scorers: dict[str, dict[str, Any]] = field(default_factory=lambda: {"blip": {}})
+    shard_size: int = 1000
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    opt_out_keys: list[str] = field(default_factory=lambda: ["opt_out", "x_robots_tag", "X-Robots-Tag"])
     seed: int = 42
 
     def check(self) -> list[tuple[str, str]]:
         """Return complaints about values that cannot be."""
         complaints = super().check()
-        for key in ("captions_per_image", "min_image_size", "batch_size"):
-            if getattr(self, key) < 1:
-                complaints.append((key, f"must be at least 1, found {getattr(self, key)!r}."))
+        for key in ("captions_per_image", "min_image_size", "batch_size", "shard_size"):
+            least = 0 if key == "captions_per_image" else 1
+            if getattr(self, key) < least:
+                complaints.append((key, f"must be at least {least}, found {getattr(self, key)!r}."))
+        if not self.scorers:
+            complaints.append(("scorers", "name at least one; {blip: {}} gives itm and itc."))
         return complaints
 
     @property
@@ -78,4 +125,5 @@ class CapFiltSettings(SelectionSettings):
 
     def identity(self) -> dict[str, Any]:
         """Return all that the output depends on, as plain values."""
-        return {**asdict(self), "generation": self.generation_settings}
+        values = {key.name: getattr(self, key.name) for key in fields(CapFiltSettings)}
+        return {**values, "generation": self.generation_settings}

@@ -1,178 +1,287 @@
-"""One shard from end to end: read, caption, score, select. Workers take shards as they come free.
+"""One unit from end to end: read, caption, score, select, write. Workers take units as they come free.
 
-A sample's captions depend on its key and the seed; batches are cut within a shard. So who works on a
-shard, how many do, and how often they were killed, changes nothing in the output.
+A sample's captions depend on its key and the seed; batches are cut within a unit. So who works on a
+unit, how many do, and how often they were killed, changes nothing in the output.
+
+Reading, decoding and writing go on in threads of their own while the models work.
 """
 
 from __future__ import annotations
 
+import io
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
 
+from lavis_lite.capfilt.inputs import Input, Unit
+from lavis_lite.capfilt.models import Models
 from lavis_lite.capfilt.output import OutputFolder, Sample
+from lavis_lite.capfilt.scorers import Asked
 from lavis_lite.capfilt.select import Candidate, select
 from lavis_lite.capfilt.settings import CapFiltSettings
+from lavis_lite.capfilt.timing import StageTimes
+from lavis_lite.common.images import ImageError, open_image
 from lavis_lite.common.random import key_seed
+from lavis_lite.datasets.web.shards import IMAGE_MEMBERS
 
 logger = logging.getLogger(__name__)
 ATTEMPTS = 3
+BATCHES_AHEAD = 2
 
 
-class Captioner(Protocol):
-    """What writes captions."""
+@dataclass
+class Opened:
+    """A sample whose image has been read: what the models want of it, and the web's texts."""
 
-    def __call__(self, images: Tensor, seeds: Sequence[int]) -> list[list[str]]:
-        """Return the captions of each of `images`; each image's depend on its own seed alone."""
-
-
-class Scorer(Protocol):
-    """What says how well texts fit an image."""
-
-    def __call__(self, images: Tensor, texts: Sequence[Sequence[str]]) -> list[list[tuple[float, float]]]:
-        """Return match probability and similarity of each text of each image."""
+    sample: Sample
+    tensors: list[Tensor | None]
+    texts: list[str]
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A shard to be done: its name in the output, and how to read it.
-
-    Attributes:
-        read: yields samples without candidates; tells its argument what is damaged.
-    """
-
-    name: str
-    read: Callable[[Callable[[str], None]], Iterator[Sample]]
-
-
-@dataclass(frozen=True)
-class Models:
-    """The two models of CapFilt, and what makes tensors for each of an image."""
-
-    captioner: Captioner
-    captioner_processor: Callable[[Image.Image], Tensor]
-    scorer: Scorer
-    scorer_processor: Callable[[Image.Image], Tensor]
-    open: Callable[[Sample], tuple[Image.Image, str]]
-
-
-def run_shards(
-    shards: Sequence[Shard], models: Models, settings: CapFiltSettings, output: OutputFolder, progress: Any
+def run_units(
+    given: Input,
+    models: Models,
+    settings: CapFiltSettings,
+    output: OutputFolder,
+    progress: Any,
+    first: int = 0,
 ) -> list[str]:
-    """Do every shard that nobody has done or is doing; return the names of those that failed.
+    """Do every unit that nobody has done or is doing; return the names of those that failed.
 
     Any number of processes may call this on one folder at once.
+
+    Args:
+        first: where in the list to begin, so that processes meet late.
     """
-    failed = []
-    for shard in shards:
-        if output.is_done(shard.name):
-            progress.advance()
-            continue
+    work = _Work(given, models, settings, output, progress)
+    with ThreadPoolExecutor(1, thread_name_prefix="capfilt-write") as writer:
+        pending: Future[None] | None = None
+        for unit in [*given.units[first:], *given.units[:first]]:
+            held = work.take(unit)
+            if held is None:
+                continue
+            outcome = work.compute(unit)
+            if pending is not None:
+                pending.result()  # no more than one unit waits to be written
+            pending = writer.submit(work.finish, unit, outcome, held)
+        if pending is not None:
+            pending.result()
+    return work.failed
+
+
+@dataclass
+class _Outcome:
+    """What came of a unit: its samples, or the error of the last attempt."""
+
+    samples: list[Sample]
+    damage: list[str]
+    times: StageTimes
+    error: Exception | None = None
+
+
+class _Work:
+    """What is common to all units of a worker."""
+
+    def __init__(
+        self, given: Input, models: Models, settings: CapFiltSettings, output: OutputFolder, progress: Any
+    ) -> None:
+        self.given = given
+        self.models = models
+        self.settings = settings
+        self.output = output
+        self.progress = progress
+        self.failed: list[str] = []
+
+    def take(self, unit: Unit) -> FileLock | None:
+        """Return the lock of a unit that is to be done; None where it is done, or another worker's."""
+        if self.output.is_done(unit.name):
+            self.progress.advance()
+            return None
+        # the thread that writes lets it go
+        lock = FileLock(self.output.folder / "done" / f".{unit.name}.lock", thread_local=False)
         try:
-            with FileLock(output.folder / "done" / f".{shard.name}.lock", timeout=0):
-                if not output.is_done(shard.name) and not _try(shard, models, settings, output):
-                    failed.append(shard.name)
+            lock.acquire(timeout=0)
         except Timeout:
-            continue  # another worker has it
-        progress.advance()
-    return failed
+            return None
+        if self.output.is_done(unit.name):
+            lock.release()
+            self.progress.advance()
+            return None
+        return lock
 
+    def compute(self, unit: Unit) -> _Outcome:
+        """Do what the models do, in a few attempts."""
+        for attempt in range(1, ATTEMPTS + 1):
+            outcome = _Outcome([], [], StageTimes())
+            try:
+                outcome.samples = process(
+                    unit, self.given, self.models, self.settings, outcome.damage, outcome.times
+                )
+                return outcome
+            except (OSError, RuntimeError, ValueError) as error:
+                logger.warning("%s: attempt %d of %d failed: %s", unit.name, attempt, ATTEMPTS, error)
+                outcome.error = error
+        return outcome
 
-def _try(shard: Shard, models: Models, settings: CapFiltSettings, output: OutputFolder) -> bool:
-    """Do a shard; return whether it could be done in a few attempts. Its error is set aside."""
-    for attempt in range(1, ATTEMPTS + 1):
-        damage: list[str] = []
+    def finish(self, unit: Unit, outcome: _Outcome, lock: FileLock) -> None:
+        """Write what came of a unit, or set its error aside, and let it go."""
+        note = self.output.folder / "failed" / f"{unit.name}.txt"
         try:
-            samples = process(shard, models, settings, damage)
-            counts = output.commit(shard.name, samples, damage)
-        except (OSError, RuntimeError, ValueError) as error:
-            logger.warning("%s: attempt %d of %d failed: %s", shard.name, attempt, ATTEMPTS, error)
-            text = f"{type(error).__name__}: {error}\n"
-            (output.folder / "failed" / f"{shard.name}.txt").write_text(text, encoding="utf-8")
-            continue
-        (output.folder / "failed" / f"{shard.name}.txt").unlink(missing_ok=True)
-        for note in damage:
-            logger.warning("%s", note)
-        logger.info("%s: %s", shard.name, counts)
-        return True
-    return False
+            if outcome.error is None:
+                with outcome.times.of("write"):
+                    counts = self.output.commit(
+                        unit.name, outcome.samples, outcome.damage, self.models.score_names
+                    )
+                self.output.note_times(unit.name, outcome.times.record(len(outcome.samples)))
+                note.unlink(missing_ok=True)
+                for damage in outcome.damage:
+                    logger.warning("%s", damage)
+                logger.info("%s: %s", unit.name, counts)
+        except OSError as error:
+            outcome.error = error
+        finally:
+            lock.release()
+        if outcome.error is not None:
+            note.write_text(f"{type(outcome.error).__name__}: {outcome.error}\n", encoding="utf-8")
+            self.failed.append(unit.name)
+        self.progress.advance()
 
 
-def process(shard: Shard, models: Models, settings: CapFiltSettings, damage: list[str]) -> list[Sample]:
-    """Return the samples of a shard with their candidates judged, in the order of the shard."""
+def process(
+    unit: Unit,
+    given: Input,
+    models: Models,
+    settings: CapFiltSettings,
+    damage: list[str],
+    times: StageTimes,
+) -> list[Sample]:
+    """Return the samples of a unit with their candidates judged, in the order of the unit."""
     samples: list[Sample] = []
-    batch: list[Sample] = []
-    for sample in shard.read(damage.append):
-        batch.append(replace(sample, about={**sample.about, "capfilt_shard": shard.name}))
-        if len(batch) == settings.batch_size:
-            samples += _scored(batch, models, settings)
-            batch = []
-    samples += _scored(batch, models, settings)
+    with ThreadPoolExecutor(1, thread_name_prefix="capfilt-read") as reader:
+        batches = _batches(unit, given, models, settings, damage, times)
+        for batch in _ahead(batches, reader, times):
+            samples += _scored(batch, models, settings, times)
     judged = iter(select([s.candidates for s in samples if not s.failure], settings))
     return [s if s.failure else replace(s, candidates=next(judged)) for s in samples]
 
 
-def _scored(batch: Sequence[Sample], models: Models, settings: CapFiltSettings) -> list[Sample]:
+def _batches(
+    unit: Unit,
+    given: Input,
+    models: Models,
+    settings: CapFiltSettings,
+    damage: list[str],
+    times: StageTimes,
+) -> Iterator[list[Opened]]:
+    """Yield a unit's samples, opened, in batches."""
+    batch: list[Opened] = []
+    samples = unit.read(damage.append)
+    while True:
+        with times.of("read"):
+            sample = next(samples, None)
+        if sample is None:
+            break
+        sample = replace(sample, about={**sample.about, "capfilt_shard": unit.name})
+        with times.of("decode"):
+            batch.append(_open(sample, given.text_key, models, settings))
+        if len(batch) == settings.batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _ahead(
+    batches: Iterator[list[Opened]], reader: ThreadPoolExecutor, times: StageTimes
+) -> Iterator[list[Opened]]:
+    """Yield `batches` while the next ones are being read."""
+    waiting: list[Future[list[Opened] | None]] = [
+        reader.submit(next, batches, None) for _ in range(BATCHES_AHEAD)
+    ]
+    while True:
+        with times.of("wait"):
+            batch = waiting.pop(0).result()
+        if batch is None:
+            return
+        waiting.append(reader.submit(next, batches, None))
+        yield batch
+
+
+def _scored(
+    batch: Sequence[Opened], models: Models, settings: CapFiltSettings, times: StageTimes
+) -> list[Sample]:
     """Return a batch with web and synthetic texts, each scored; or the reason of its failure."""
-    opened = [_open(sample, models, settings) for sample in batch]
-    usable = [(sample, image, text) for sample, image, text in opened if image is not None]
+    usable = [opened for opened in batch if not opened.sample.failure]
     if not usable:
-        return [sample for sample, _, _ in opened]
-    import torch
-
-    to_caption = torch.stack([models.captioner_processor(image) for _, image, _ in usable])
-    seeds = [key_seed("caption", settings.seed, sample.key) for sample, _, _ in usable]
-    captions = models.captioner(to_caption, seeds)
-    texts = [
-        ([web] if web else []) + list(synthetic)
-        for (_, _, web), synthetic in zip(usable, captions, strict=True)
-    ]
-    to_score = torch.stack([models.scorer_processor(image) for _, image, _ in usable])
-    scores = models.scorer(to_score, texts)
-    done = iter(
-        replace(sample, candidates=_candidates(web, own, own_scores))
-        for (sample, _, web), own, own_scores in zip(usable, texts, scores, strict=True)
+        return [opened.sample for opened in batch]
+    keys = [opened.sample.key for opened in usable]
+    own_images, *scorers_images = (
+        None if tensors[0] is None else torch.stack(tensors)
+        for tensors in zip(*(opened.tensors for opened in usable), strict=True)
     )
-    return [sample if image is None else next(done) for sample, image, _ in opened]
-
-
-def _candidates(web: str, texts: Sequence[str], scores: Sequence[tuple[float, float]]) -> list[Candidate]:
-    sources = (["web"] if web else []) + ["synthetic"] * (len(texts) - bool(web))
-    return [
-        Candidate(text, source, itm, itc)
-        for text, source, (itm, itc) in zip(texts, sources, scores, strict=True)
+    with times.of("caption"):
+        seeds = [key_seed("caption", settings.seed, key) for key in keys]
+        captions = models.caption(own_images, seeds)
+    texts = [[*opened.texts, *own] for opened, own in zip(usable, captions, strict=True)]
+    sources = [
+        ["web"] * len(opened.texts) + ["synthetic"] * len(own)
+        for opened, own in zip(usable, captions, strict=True)
     ]
+    with times.of("score"):
+        scores = models.score([Asked(keys, texts, sources, images) for images in scorers_images])
+    done = iter(
+        replace(opened.sample, candidates=[Candidate(*one) for one in zip(*own, strict=True)])
+        for opened, *own in zip(usable, texts, sources, scores, strict=True)
+    )
+    return [opened.sample if opened.sample.failure else next(done) for opened in batch]
 
 
-def _open(
-    sample: Sample, models: Models, settings: CapFiltSettings
-) -> tuple[Sample, Image.Image | None, str]:
-    """Return a sample, its image and its web text; without an image where it cannot be used."""
-    if _opted_out(sample.about, settings.opt_out_key):
-        return replace(sample, failure="opted out"), None, ""
+def _open(sample: Sample, text_key: str, models: Models, settings: CapFiltSettings) -> Opened:
+    """Return a sample with its image read, and the web's texts; or with the reason why it cannot be used."""
+    if _opted_out(sample.about, settings.opt_out_keys):
+        return Opened(replace(sample, failure="opted out"), [], [])
     try:
-        image, web = models.open(sample)
+        image = _image_of(sample)
     except (OSError, ValueError) as error:
-        return replace(sample, failure=str(error)), None, ""
+        return Opened(replace(sample, failure=str(error)), [], [])
     if min(image.size) < settings.min_image_size:
-        return replace(sample, failure=f"too small: {image.width} x {image.height} pixels"), None, ""
-    return sample, image, web
+        failure = f"too small: {image.width} x {image.height} pixels"
+        return Opened(replace(sample, failure=failure), [], [])
+    return Opened(sample, models.prepare(image), _texts_of(sample, text_key))
 
 
-def _opted_out(about: Mapping[str, Any], key: str | None) -> bool:
-    value = about.get(key) if key is not None else None
-    if isinstance(value, str):
-        return any(word in value.lower() for word in ("noai", "noindex", "noimageai"))
-    return bool(value)
+def _image_of(sample: Sample) -> Image.Image:
+    content = next((sample.members[suffix] for suffix in IMAGE_MEMBERS if suffix in sample.members), None)
+    if content is None:
+        raise ImageError(f"{sample.about.get('image', sample.key)}: has no image.")
+    return open_image(io.BytesIO(content), name=sample.key)
 
 
-def shard_names(paths: Sequence[str]) -> list[str]:
-    """Return a name in the output for each input shard: its own, numbered where two are called alike."""
-    stems = [Path(path).name.removesuffix(".tar") for path in paths]
-    return [stem if stems.count(stem) == 1 else f"{number:06d}-{stem}" for number, stem in enumerate(stems)]
+def _texts_of(sample: Sample, text_key: str) -> list[str]:
+    """Return the web's texts, without needless spaces and empty ones."""
+    if text_key == "txt":
+        found: Any = sample.members.get("txt", b"").decode("utf-8", errors="replace")
+    else:
+        found = sample.about.get(text_key) or ""
+    texts = found if isinstance(found, list) else [found]
+    cleaned = [" ".join(str(text).split()) for text in texts]
+    return [text for text in cleaned if text]
+
+
+def _opted_out(about: Mapping[str, Any], keys: Sequence[str]) -> bool:
+    for key in keys:
+        value = about.get(key)
+        if isinstance(value, str) and value.lower() not in ("", "false", "no", "0"):
+            words = ("noai", "noindex", "noimageai", "true", "yes", "1")
+            if any(word in value.lower() for word in words):
+                return True
+        elif not isinstance(value, str) and value:
+            return True
+    return False

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -49,10 +49,10 @@ class Registry(Generic[T]):
 
     Args:
         kind: what an entry is, as error messages call it ("model").
-        home: package that holds our own entries, imported when a name is first missed.
+        home: packages that hold our own entries, imported when a name is first missed.
     """
 
-    def __init__(self, kind: str, home: str | None = None) -> None:
+    def __init__(self, kind: str, home: Sequence[str] = ()) -> None:
         self.kind = kind
         self._home = home
         self._entries: dict[str, T] = {}
@@ -102,21 +102,22 @@ class Registry(Generic[T]):
         self._entries.pop(name, None)
 
     def _import_home(self) -> None:
-        home, self._home = self._home, None
-        if home is not None:
-            importlib.import_module(home)
+        home, self._home = self._home, ()
+        for package in home:
+            importlib.import_module(package)
 
 
 def _origin(entry: object) -> str:
     return f"{getattr(entry, '__module__', '?')}.{getattr(entry, '__qualname__', repr(entry))}"
 
 
-# kind -> (home package, name of the listing method where LAVIS departs from list_<kind>s)
+# kind -> (home packages, name of the listing method where LAVIS departs from list_<kind>s)
 KINDS: dict[str, tuple[str, str]] = {
     "model": ("lavis_lite.models", "list_models"),
     "builder": ("lavis_lite.datasets.builders", "list_datasets"),
     "processor": ("lavis_lite.processors", "list_processors"),
-    "task": ("lavis_lite.tasks", "list_tasks"),
+    "task": ("lavis_lite.tasks lavis_lite.capfilt.task", "list_tasks"),
+    "scorer": ("lavis_lite.capfilt.scorers", "list_scorers"),
     "runner": ("lavis_lite.runners", "list_runners"),
     "lr_scheduler": ("lavis_lite.common.optim", "list_lr_schedulers"),
 }
@@ -132,7 +133,7 @@ class Registries:
     def __init__(self) -> None:
         self.kinds: dict[str, Registry] = {}
         for kind, (home, list_name) in KINDS.items():
-            registered = self.kinds[kind] = Registry(kind.replace("builder", "dataset builder"), home)
+            registered = self.kinds[kind] = Registry(kind.replace("builder", "dataset builder"), home.split())
             setattr(self, f"register_{kind}", registered.register)
             setattr(self, f"get_{kind}_class", registered.get)
             setattr(self, list_name, registered.names)

@@ -16,9 +16,13 @@ from processes import REPOSITORY, run
 from pyarrow import parquet
 
 from lavis_lite import load_model
+from lavis_lite.capfilt.inputs import from_shards
+from lavis_lite.capfilt.models import build_models
 from lavis_lite.capfilt.output import CapFiltError
+from lavis_lite.capfilt.run import run_capfilt
+from lavis_lite.capfilt.scorers import load_model as load_model_with_eyes
 from lavis_lite.capfilt.settings import CapFiltSettings
-from lavis_lite.commands.capfilt import run_capfilt
+from lavis_lite.common.progress import Progress
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.web.dataset import WebDataset
 from lavis_lite.datasets.web.shards import list_shards, raw_samples
@@ -49,15 +53,16 @@ def crawl(tmp_path) -> Path:
     return write_shards(tmp_path / "crawl", [6, 5, 7, 4])
 
 
-def clean(crawl: Path, output: Path, weights: dict[str, Path], **changes):
-    return run_capfilt(
-        [str(crawl)],
-        output,
-        CapFiltSettings(**{**SETTINGS, **changes}),
-        captioner=("blip_caption", "tiny", str(weights["blip_caption"])),
-        scorer=("blip_image_text_matching", "tiny", str(weights["blip_image_text_matching"])),
-        device="cpu",
-    )
+def clean(
+    crawl: Path, output: Path, weights: dict[str, Path], scorer: str = "blip_image_text_matching", **changes
+):
+    chosen = {"model": scorer, "model_type": "tiny", "checkpoint": str(weights[scorer])}
+    settings = CapFiltSettings(**{**SETTINGS, "scorers": {"blip": chosen}, **changes})
+    device = torch.device("cpu")
+    captioner, eyes = load_model_with_eyes("blip_caption", "tiny", str(weights["blip_caption"]), device)
+    models = build_models(captioner, eyes, settings, device)
+    with Progress(4, "capfilt", enabled=False) as progress:
+        return run_capfilt(from_shards(list_shards([str(crawl)])), models, settings, output, progress)
 
 
 def command(crawl: Path, output: Path, weights: dict[str, Path], *more: str) -> list[str]:
@@ -218,14 +223,7 @@ def test_a_shard_that_breaks_off_gives_its_good_samples_and_is_named(crawl, weig
 
 def test_a_model_that_cannot_match_is_no_filter(crawl, weights, tmp_path):
     with pytest.raises(ConfigError, match="cannot match"):
-        run_capfilt(
-            [str(crawl)],
-            tmp_path / "out",
-            CapFiltSettings(),
-            captioner=("blip_caption", "tiny", None),
-            scorer=("blip_caption", "tiny", None),
-            device="cpu",
-        )
+        clean(crawl, tmp_path / "out", weights, scorer="blip_caption")
 
 
 def test_several_processes_of_one_launcher_share_the_shards(undisturbed, crawl, weights, tmp_path):

@@ -8,8 +8,8 @@ from lavis_lite.capfilt.select import Candidate, select
 from lavis_lite.capfilt.settings import CapFiltSettings, SelectionSettings
 from lavis_lite.common.schema import ConfigError, parse
 
-WEB = Candidate("a red circle", "web", itm=0.7, itc=0.1)
-MADE = Candidate("two blue stars", "synthetic", itm=0.4, itc=0.3)
+WEB = Candidate("a red circle", "web", {"itm": 0.7, "itc": 0.1})
+MADE = Candidate("two blue stars", "synthetic", {"itm": 0.4, "itc": 0.3})
 
 
 def kept(samples, **settings) -> list[list[str]]:
@@ -25,6 +25,8 @@ def kept(samples, **settings) -> list[list[str]]:
         ({"rule": "itc", "threshold": 0.2}, [["two blue stars"]]),
         ({"rule": "itm+itc", "threshold": 0.75}, [["a red circle"]]),
         ({"rule": "best"}, [["a red circle"]]),
+        ({"rule": "best", "score": "itc"}, [["two blue stars"]]),
+        ({"rule": "clip", "threshold": -9.0}, [[]]),
         ({"rule": "fraction", "fraction": 0.5}, [["a red circle"]]),
         ({"threshold": 0.9}, [[]]),
         ({"threshold": 0.9, "filtered": "web"}, [["two blue stars"]]),
@@ -43,7 +45,7 @@ def test_every_text_that_is_dropped_says_why():
 
 
 def test_of_equal_texts_the_first_is_kept():
-    again = Candidate("A red  circle!", "synthetic", itm=0.9, itc=0.9)
+    again = Candidate("A red  circle!", "synthetic", {"itm": 0.9, "itc": 0.9})
     (judged,) = select([[WEB, again]], SelectionSettings())
     assert [candidate.kept for candidate in judged] == [True, False]
     assert judged[1].reason == "repeats another text"
@@ -51,7 +53,7 @@ def test_of_equal_texts_the_first_is_kept():
 
 
 def test_the_best_fraction_is_of_a_whole_shard():
-    samples = [[Candidate(f"text {n}", "web", itm=n / 10, itc=0.0)] for n in range(10)]
+    samples = [[Candidate(f"text {n}", "web", {"itm": n / 10})] for n in range(10)]
     assert sum(map(len, kept(samples, rule="fraction", fraction=0.3))) == 3
 
 
@@ -61,9 +63,24 @@ def test_the_best_fraction_is_of_a_whole_shard():
         ({"fraction": 0}, "fraction"),
         ({"min_words": 9, "max_words": 3}, "min_words"),
         ({"batch_size": 0}, "batch_size: must be at least 1"),
-        ({"rule": "itmm"}, "itm"),
+        ({"scorers": {}}, "name at least one"),
+        ({"best_synthetic": 0}, "best_synthetic"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         parse(CapFiltSettings, settings, where="capfilt")
+
+
+def test_of_the_synthetic_texts_that_pass_the_best_are_kept():
+    """Best 2 of 4 candidates by a score; the web's text stands apart."""
+    made = [Candidate(f"text {n}", "synthetic", {"itm": 0.5 + n / 10, "itc": -n}) for n in range(4)]
+    assert kept([[WEB, *made]], best_synthetic=2) == [["a red circle", "text 2", "text 3"]]
+    assert kept([[WEB, *made]], best_synthetic=1, score="itc") == [["a red circle", "text 0"]]
+    (judged,) = select([made], SelectionSettings(best_synthetic=2))
+    assert judged[0].reason == "not among the best 2"
+
+
+def test_a_rule_that_asks_for_a_score_which_nobody_gives_is_refused():
+    with pytest.raises(ConfigError, match=r"rule: no scorer gives 'imt'. Did you mean itm"):
+        SelectionSettings(rule="itc+imt").check_scores(["itm", "itc"])

@@ -1,0 +1,105 @@
+"""The models at work in CapFilt: a captioner, scorers, and what makes tensors of an image for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lavis_lite.capfilt.scorers import Asked, BaseScorer, fingerprint
+from lavis_lite.capfilt.settings import CapFiltSettings
+from lavis_lite.common.registry import registry
+from lavis_lite.common.schema import ConfigError, parse
+
+Eyes = Callable[[Image.Image], Tensor]
+
+
+@dataclass(frozen=True)
+class Models:
+    """What CapFilt calls.
+
+    Attributes:
+        captioner: any model with `generate(samples, num_captions=, seed=, ...)`; None makes no captions.
+        eyes: makes of an image what the captioner takes.
+        scorers: in the order of their scores.
+    """
+
+    captioner: Any
+    eyes: Eyes
+    scorers: Sequence[BaseScorer]
+    settings: CapFiltSettings
+    device: torch.device
+
+    @property
+    def score_names(self) -> list[str]:
+        """Names of all scores."""
+        return [name for scorer in self.scorers for name in scorer.names]
+
+    def prepare(self, image: Image.Image) -> list[Tensor | None]:
+        """Return what the captioner, and then each scorer, wants of an image."""
+        own = self.eyes(image) if self.captioner is not None else None
+        return [own, *(scorer.prepare(image) for scorer in self.scorers)]
+
+    @torch.inference_mode()
+    def caption(self, images: Tensor, seeds: Sequence[int]) -> list[list[str]]:
+        """Return captions of each image; each image's depend on its own seed alone."""
+        count = self.settings.captions_per_image
+        if self.captioner is None or not count:
+            return [[] for _ in seeds]
+        with self._autocast():
+            captions = self.captioner.generate(
+                {"image": images.to(self.device)},
+                num_captions=count,
+                seed=list(seeds),
+                **self.settings.generation_settings,
+            )
+        return [captions[start : start + count] for start in range(0, len(captions), count)]
+
+    def score(self, asked: Sequence[Asked]) -> list[list[dict[str, float | None]]]:
+        """Return the scores of each text of each image, by name; `asked` is what each scorer is asked."""
+        found: list[list[dict[str, float | None]]] = [[{} for _ in own] for own in asked[0].texts]
+        for scorer, own_question in zip(self.scorers, asked, strict=True):
+            with self._autocast():
+                scores = scorer.score(own_question)
+            for sample, own in zip(found, scores, strict=True):
+                for text, values in zip(sample, own, strict=True):
+                    text.update(zip(scorer.names, values, strict=True))
+        return found
+
+    def _autocast(self) -> AbstractContextManager:
+        wanted = self.settings.precision
+        if wanted == "auto":
+            has_bf16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+            wanted = "bf16" if has_bf16 else "float32"
+        return torch.autocast(self.device.type, torch.bfloat16) if wanted == "bf16" else nullcontext()
+
+    def identity(self) -> dict[str, str]:
+        """Return a short name of each model's weights."""
+        names = {f"scorer {registry.kinds['scorer'].name_of(type(s))}": s.identity() for s in self.scorers}
+        return {"captioner": fingerprint(self.captioner) if self.captioner is not None else "none", **names}
+
+
+def build_models(captioner: Any, eyes: Eyes, settings: CapFiltSettings, device: torch.device) -> Models:
+    """Return the models that `settings` name, with this captioner.
+
+    Raises:
+        ConfigError: a captioner that cannot write, an unknown scorer, or a rule that asks for a score
+            which nobody gives.
+    """
+    if captioner is not None and not hasattr(captioner, "generate"):
+        raise ConfigError(f"{type(captioner).__name__} cannot write captions; name a captioner.")
+    scorers = [_build_scorer(name, values or {}, device) for name, values in settings.scorers.items()]
+    models = Models(captioner, eyes, scorers, settings, device)
+    if settings.filtered != "none" or settings.rule in ("best", "fraction"):
+        settings.check_scores(models.score_names)
+    return models
+
+
+def _build_scorer(name: str, values: Mapping[str, Any], device: torch.device) -> BaseScorer:
+    scorer_class = registry.get_scorer_class(name)
+    return scorer_class(parse(scorer_class.Config, values, where=f"scorers.{name}"), device)

@@ -1,0 +1,86 @@
+"""The task ``capfilt``: the model of the config captions and filters its data set, under the runner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lavis_lite.capfilt.inputs import from_dataset
+from lavis_lite.capfilt.models import build_models
+from lavis_lite.capfilt.run import run_capfilt
+from lavis_lite.capfilt.settings import CapFiltSettings
+from lavis_lite.common import distributed
+from lavis_lite.common.progress import Progress
+from lavis_lite.common.registry import registry
+from lavis_lite.common.run_config import RunConfig
+from lavis_lite.common.schema import ConfigError
+from lavis_lite.tasks.base_task import BaseTask, EvaluationBatches, Record
+
+
+@registry.register_task("capfilt")
+class CapFiltTask(BaseTask):
+    """Clean a data set (section 3.3 of the paper).
+
+    The model of the config is the captioner; `scorers` name the filter. The result lies in
+    ``<output_dir>/cleaned``. Processes share the units of the data set among them.
+    """
+
+    @dataclass
+    class Config(RunConfig, CapFiltSettings):
+        """Keys of the ``run`` section: those of `CapFiltSettings` beside the runner's."""
+
+        test_splits: list[str] = field(default_factory=lambda: ["train"])
+        evaluate: bool = True
+
+        def check(self) -> list[tuple[str, str]]:
+            """Return complaints about values that no run can honour."""
+            complaints = RunConfig.check(self) + CapFiltSettings.check(self)
+            if not self.evaluate:
+                complaints.append(("evaluate", "capfilt trains nothing; leave it true."))
+            if len(self.test_splits) != 1:
+                complaints.append(("test_splits", "name the one split that is to be cleaned."))
+            return complaints
+
+    config: Config
+
+    def evaluate(self, model: nn.Module, batches: EvaluationBatches) -> list[Record]:
+        """Clean the split, as far as other processes do not.
+
+        Raises:
+            ConfigError: units that failed again and again; they are named.
+        """
+        own = {key.name: getattr(self.config, key.name) for key in fields(CapFiltSettings)}
+        settings = CapFiltSettings(**own)
+        dataset = batches.dataset
+        models = build_models(model, dataset.vis_processor, settings, model.device)
+        given = from_dataset(dataset, settings.shard_size)
+        folder = Path(self.config.output_dir) / "cleaned"
+        with Progress(len(given.units), "capfilt", enabled=distributed.is_main()) as progress:
+            output, failed = run_capfilt(
+                given,
+                models,
+                settings,
+                folder,
+                progress,
+                distributed.rank(),
+                distributed.world_size(),
+            )
+        everywhere = sorted({name for names in distributed.gather_objects(failed) for name in names})
+        if distributed.is_main() and not everywhere:
+            output.finish()
+        if everywhere:
+            raise ConfigError(
+                f"{folder}: {len(everywhere)} of {len(given.units)} units could not be done "
+                f"({', '.join(everywhere[:5])}); {folder / 'failed'} says why."
+            )
+        self._done = output.done()
+        return []
+
+    def compute_metrics(self, records: Sequence[Record], split: str) -> dict[str, Any]:
+        """Return how many samples were kept, filtered out and failed."""
+        markers = self._done.values()
+        return {key: sum(m[key] for m in markers) for key in ("samples", "kept", "filtered", "failed")}
