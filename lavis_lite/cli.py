@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 # Modules of lavis_lite.commands that add a parser of their own; light to import.
-COMMANDS = ("models", "convert", "search", "datasets", "download", "shards", "capfilt")
+COMMANDS = ("models", "convert", "search", "datasets", "download", "shards", "capfilt", "bootstrap")
 
 
 def main(command: str | None = None, arguments: Sequence[str] | None = None) -> NoReturn:

@@ -8,16 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from lavis_lite.commands.bootstrap import Bootstrap
 from lavis_lite.common.config import load_config
 from lavis_lite.common.registry import registry
+from lavis_lite.common.schema import parse
 from lavis_lite.models.blip_models.blip import CONFIGS
 from lavis_lite.models.tokenizer import PUBLISHED_VOCABULARY
 
 REPOSITORY = Path(__file__).parent.parent
-RECIPES = sorted((REPOSITORY / "projects").rglob("*.yaml"))
+LOOPS = sorted((REPOSITORY / "projects").rglob("bootstrap_*.yaml"))
+LOOPS += sorted((REPOSITORY / "projects").rglob("ablation_*.yaml"))
+RECIPES = sorted(set((REPOSITORY / "projects").rglob("*.yaml")) - set(LOOPS))
 SCRIPTS = sorted(
-    path for path in (REPOSITORY / "run_scripts" / "blip").rglob("*.sh") if path.parent.name != "capfilt"
+    path for path in (REPOSITORY / "run_scripts" / "blip").rglob("*.sh") if path.name != "capfilt.sh"
 )
 
 
@@ -72,8 +77,19 @@ def test_a_script_runs_recipes_that_are_there(path):
     assert path.stat().st_mode & 0o111
 
 
+@pytest.mark.parametrize("path", LOOPS, ids=ids(LOOPS))
+def test_a_loop_names_recipes_and_stages_that_are_there(path):
+    content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    loop = parse(Bootstrap, content, where="")
+    for name, stage in loop.stages.items():
+        folders = dict.fromkeys(loop.stages, "output/somewhere")
+        options = [f"{key}={str(value).format(**folders)}" for key, value in stage.options.items()]
+        load_config(stage.recipe, [*OPTIONS.get(Path(stage.recipe).stem, []), *options])
+        assert name
+
+
 def test_every_recipe_of_the_paper_has_a_script():
-    scripts = " ".join(path.read_text() for path in SCRIPTS)
+    scripts = " ".join(path.read_text() for path in [*SCRIPTS, *LOOPS])
     without = [
         path.stem
         for path in RECIPES

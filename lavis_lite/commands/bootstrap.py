@@ -1,0 +1,234 @@
+"""The whole loop as one command: stages of training and cleaning, each from the ones before it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MARKER = "stage.json"
+
+
+@dataclass
+class Stage:
+    """A run of a recipe.
+
+    Attributes:
+        recipe: its config.
+        options: of the config; ``{name}`` in a value is the folder of the stage called name.
+    """
+
+    recipe: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Table:
+    """What is compared at the end.
+
+    Attributes:
+        arms: name of an arm -> kind of result -> stage that has it.
+        metrics: kind of result -> metrics of its test split.
+        baseline: the arm that others are compared with.
+    """
+
+    arms: dict[str, dict[str, str]]
+    metrics: dict[str, list[str]]
+    baseline: str
+
+
+@dataclass
+class Bootstrap:
+    """A config of the loop.
+
+    Attributes:
+        output_dir: each seed has a folder there, and each stage one in it.
+        stages: in the order in which they run.
+        seeds: of the runs.
+        launcher: script that starts the processes; the environment says how many.
+    """
+
+    output_dir: str
+    stages: dict[str, Stage]
+    table: Table
+    seeds: list[int] = field(default_factory=lambda: [42])
+    launcher: str = "run_scripts/launch.sh"
+
+    def check(self) -> list[tuple[str, str]]:
+        """Return complaints about stages that are not there."""
+        complaints = []
+        before: set[str] = set()
+        for name, stage in self.stages.items():
+            if not Path(stage.recipe).is_file():
+                complaints.append((f"stages.{name}.recipe", f"{stage.recipe}: no such file."))
+            for key, value in stage.options.items():
+                try:
+                    str(value).format(**dict.fromkeys(before, ""))
+                except (KeyError, IndexError, ValueError):
+                    complaints.append(
+                        (f"stages.{name}.options", f"{key}: {value!r} names no stage before this one.")
+                    )
+            before.add(name)
+        for arm, results in self.table.arms.items():
+            for kind, stage in results.items():
+                if stage not in self.stages:
+                    complaints.append((f"table.arms.{arm}.{kind}", f"there is no stage {stage!r}."))
+                if kind not in self.table.metrics:
+                    complaints.append((f"table.metrics.{kind}", "is missing."))
+        if self.table.baseline not in self.table.arms:
+            complaints.append(("table.baseline", f"there is no arm {self.table.baseline!r}."))
+        return complaints
+
+
+def add_parser(commands: Any) -> None:
+    """Add ``lavis-lite bootstrap``."""
+    parser = commands.add_parser(
+        "bootstrap", help="run the stages of a loop, and compare what came of it", allow_abbrev=False
+    )
+    parser.add_argument("config", help="yaml file of the loop")
+    parser.add_argument("--seeds", type=int, nargs="+", help="in place of the config's")
+    parser.add_argument("--output-dir", help="in place of the config's")
+    parser.add_argument("--table", action="store_true", help="run nothing; print the table of what is there")
+    parser.set_defaults(execute=execute)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Run what is not done, and print the table."""
+    from dataclasses import replace
+
+    from omegaconf import OmegaConf
+
+    from lavis_lite.common.schema import ConfigError, parse
+
+    if not Path(options.config).is_file():
+        raise ConfigError(f"{options.config}: no such file.")
+    content = OmegaConf.to_container(OmegaConf.load(options.config), resolve=True)
+    config = parse(Bootstrap, content, where="", locate=lambda key: options.config)
+    changes = {"seeds": options.seeds, "output_dir": options.output_dir}
+    config = replace(config, **{key: value for key, value in changes.items() if value})
+    if not options.table:
+        for seed in config.seeds:
+            for name in config.stages:
+                run_stage(config, name, seed)
+    print(table(config))
+    return 0
+
+
+def folder_of(config: Bootstrap, name: str, seed: int) -> Path:
+    """Return where a stage's run lies."""
+    return Path(config.output_dir) / f"seed_{seed}" / name
+
+
+def run_stage(config: Bootstrap, name: str, seed: int) -> None:
+    """Run a stage, unless it is done. Killed in the middle, it goes on at the next call.
+
+    Raises:
+        ConfigError: it was done with other settings, or it fails.
+    """
+    from lavis_lite.common.run_folder import write_json
+    from lavis_lite.common.schema import ConfigError
+
+    stage = config.stages[name]
+    folder = folder_of(config, name, seed)
+    folders = {other: str(folder_of(config, other, seed)) for other in config.stages}
+    options = {key: _filled(value, folders) for key, value in stage.options.items()}
+    made_with = json.loads(json.dumps({"recipe": stage.recipe, "options": options}))
+    marker = folder / MARKER
+    if marker.is_file():
+        held = json.loads(marker.read_text(encoding="utf-8"))
+        if held["made_with"] == made_with:
+            return
+        raise ConfigError(
+            f"{folder}: this stage was done with other settings ({held['made_with']}). Choose another "
+            "output_dir, or remove that folder and those of the stages after it."
+        )
+    words = [f"{key}={_word(value)}" for key, value in options.items()]
+    words += [f"run.output_dir={folder}", f"run.seed={seed}"]
+    command = ["bash", config.launcher, "train.py", "--cfg-path", stage.recipe, "--options", *words]
+    print(f"seed {seed}, {name}: {stage.recipe}", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    said = subprocess.run(command, check=False, stdout=sys.stderr)
+    if said.returncode:
+        raise ConfigError(
+            f"seed {seed}, stage {name}: ended with {said.returncode}; {folder}/run.log says why."
+        )
+    if int(os.environ.get("NODE_RANK", 0)) == 0:
+        write_json({"made_with": made_with, "seconds": time.monotonic() - started}, marker)
+
+
+def _filled(value: Any, folders: Mapping[str, str]) -> Any:
+    return value.format(**folders) if isinstance(value, str) else value
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def table(config: Bootstrap) -> str:
+    """Return the results of the arms, mean and standard deviation over the seeds that are done."""
+    columns = [(kind, metric) for kind, metrics in config.table.metrics.items() for metric in metrics]
+    values = {arm: _results(config, arm, columns) for arm in config.table.arms}
+    lines = ["| arm | seeds | " + " | ".join(f"{kind} {metric}" for kind, metric in columns) + " |"]
+    lines.append("|" + "---|" * (len(columns) + 2))
+    for arm, results in values.items():
+        seeds = max((len(own) for own in results.values()), default=0)
+        lines.append(f"| {arm} | {seeds} | " + " | ".join(_shown(results[c]) for c in columns) + " |")
+    base = values[config.table.baseline]
+    for arm, results in values.items():
+        if arm != config.table.baseline:
+            gains = [_gain(base[column], results[column]) for column in columns]
+            lines.append(f"| {arm} against {config.table.baseline} | | " + " | ".join(gains) + " |")
+    lines.append("")
+    lines += [f"seed {seed}: {minutes:.0f} minutes in all" for seed, minutes in _minutes(config).items()]
+    return "\n".join(lines)
+
+
+def _results(
+    config: Bootstrap, arm: str, columns: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], list[float]]:
+    found: dict[tuple[str, str], list[float]] = {column: [] for column in columns}
+    for seed in config.seeds:
+        for kind, metric in columns:
+            stage = config.table.arms[arm].get(kind)
+            file = folder_of(config, stage, seed) / "evaluate.json" if stage else None
+            if file is not None and file.is_file():
+                splits = json.loads(file.read_text(encoding="utf-8"))
+                found[kind, metric].append(next(iter(splits.values()))[metric])
+    return found
+
+
+def _shown(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
+
+
+def _gain(before: Sequence[float], after: Sequence[float]) -> str:
+    """Say how much better the second is, with the standard error of the difference of the means."""
+    if not before or not after:
+        return "-"
+    gain = statistics.mean(after) - statistics.mean(before)
+    if min(len(before), len(after)) < 2:
+        return f"{gain:+.3f}"
+    error = math.sqrt(statistics.variance(before) / len(before) + statistics.variance(after) / len(after))
+    return f"{gain:+.3f} (standard error {error:.3f})"
+
+
+def _minutes(config: Bootstrap) -> dict[int, float]:
+    found = {}
+    for seed in config.seeds:
+        markers = [folder_of(config, name, seed) / MARKER for name in config.stages]
+        there = [json.loads(file.read_text(encoding="utf-8")) for file in markers if file.is_file()]
+        if there:
+            found[seed] = sum(marker["seconds"] for marker in there) / 60
+    return found

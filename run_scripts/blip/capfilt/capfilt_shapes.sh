@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Clean the drawn crawl with the models of the chain on drawn data, as a task of the runner.
+# NPROC: how many processes (GPUs) to run; more in run_scripts/launch.sh. Arguments go to --options.
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+exec run_scripts/launch.sh evaluate.py \
+  --cfg-path projects/blip/capfilt/capfilt_shapes.yaml ${1:+--options "$@"}
