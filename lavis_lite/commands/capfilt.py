@@ -36,6 +36,8 @@ def add_parser(commands: Any) -> None:
     )
     run.add_argument("--allow-pipe", action="store_true", help="let shards be commands (pipe:...)")
     run.add_argument("--device", default="auto")
+    run.add_argument("--ray", type=int, metavar="WORKERS", help="hand the work to so many Ray actors")
+    run.add_argument("--ray-gpus", type=float, default=0.0, metavar="N", help="GPUs of each actor")
     run.set_defaults(execute=_execute_run)
     refilter = kinds.add_parser("refilter", help="decide anew from the scores", allow_abbrev=False)
     refilter.add_argument("folder", help="output folder of a run")
@@ -60,20 +62,40 @@ def add_parser(commands: Any) -> None:
 
 
 def _execute_run(options: argparse.Namespace) -> int:
+    from lavis_lite.capfilt.run import finish_run, start_run
+    from lavis_lite.capfilt.work import run_units
+    from lavis_lite.common.logging import setup_logging
+    from lavis_lite.common.progress import Progress
+
+    setup_logging()
+    if options.ray:
+        output, units, failed = _run_on_ray(options)
+    else:
+        given, models, settings = _prepare(options)
+        output, units = start_run(given, models, settings, options.output), given.units
+        worker, workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        with Progress(len(units), "capfilt") as progress:
+            first = worker * len(units) // max(1, workers)
+            failed = run_units(given, models, settings, output, progress, first)
+    finish_run(output, units)
+    _print_status(output.folder)
+    for name in failed:
+        print(f"{name}: could not be done: {(output.folder / 'failed' / f'{name}.txt').read_text().strip()}")
+    return 1 if failed else 0
+
+
+def _prepare(options: argparse.Namespace) -> tuple[Any, Any, Any]:
+    """Return what to read, the models, and the settings."""
     from lavis_lite.capfilt.models import build_models
-    from lavis_lite.capfilt.run import run_capfilt
     from lavis_lite.capfilt.scorers import load_model
     from lavis_lite.capfilt.settings import CapFiltSettings
     from lavis_lite.common import distributed
-    from lavis_lite.common.logging import setup_logging
-    from lavis_lite.common.progress import Progress
 
     settings = _settings(CapFiltSettings, options.options, {"scorers": {"blip": {}}})
     if "blip" in settings.scorers:
         chosen = {"model": options.filter_name, "model_type": options.filter_type}
         chosen |= {"checkpoint": options.filter} if options.filter else {}
         settings.scorers["blip"] = {**chosen, **(settings.scorers["blip"] or {})}
-    setup_logging()
     given = _input(options.shards, options.text_key, options.allow_pipe, settings.shard_size)
     device = distributed.pick_device(options.device)
     captioner, eyes = None, None
@@ -81,21 +103,42 @@ def _execute_run(options: argparse.Namespace) -> int:
         captioner, eyes = load_model(
             options.captioner_name, options.captioner_type, options.captioner, device
         )
-    models = build_models(captioner, eyes, settings, device)
-    with Progress(len(given.units), "capfilt") as progress:
-        output, failed = run_capfilt(
-            given,
-            models,
-            settings,
-            options.output,
-            progress,
-            worker=int(os.environ.get("RANK", 0)),
-            workers=int(os.environ.get("WORLD_SIZE", 1)),
-        )
-    _print_status(output.folder)
-    for name in failed:
-        print(f"{name}: could not be done: {(output.folder / 'failed' / f'{name}.txt').read_text().strip()}")
-    return 1 if failed else 0
+    return given, build_models(captioner, eyes, settings, device), settings
+
+
+def _run_on_ray(options: argparse.Namespace) -> tuple[Any, Sequence[Any], list[str]]:
+    import importlib.util
+
+    from lavis_lite.capfilt.on_ray import run_on_ray
+    from lavis_lite.capfilt.run import start_run
+    from lavis_lite.common.schema import ConfigError
+
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError("--ray needs Ray: pip install lavis-lite[ray].")
+    given, models, settings = _prepare(options)
+    output = start_run(given, models, settings, options.output)
+    arguments = {"options": {k: v for k, v in vars(options).items() if k != "execute"}}
+    failed = run_on_ray(_ray_worker, arguments, len(given.units), options.ray, options.ray_gpus)
+    return output, given.units, failed
+
+
+def _ray_worker(options: dict[str, Any]) -> Any:
+    """Return, on an actor, what does a unit by its number."""
+    from lavis_lite.capfilt.inputs import Input
+    from lavis_lite.capfilt.run import start_run
+    from lavis_lite.capfilt.work import run_units
+    from lavis_lite.common.progress import Progress
+
+    chosen = argparse.Namespace(**options)
+    given, models, settings = _prepare(chosen)
+    output = start_run(given, models, settings, chosen.output)
+
+    def do_unit(number: int) -> list[str]:
+        own = Input([given.units[number]], given.text_key)
+        with Progress(1, "capfilt", enabled=False) as progress:
+            return run_units(own, models, settings, output, progress)
+
+    return do_unit
 
 
 def _input(patterns: Sequence[str], text_key: str, allow_pipe: bool, unit_size: int) -> Any:

@@ -232,3 +232,22 @@ def test_several_processes_of_one_launcher_share_the_shards(undisturbed, crawl, 
     said = run([*launcher, *words])
     assert said.returncode == 0, said.stderr[-2000:]
     assert contents(tmp_path / "shared") == contents(undisturbed)
+
+
+def test_ray_gives_the_same_output(undisturbed, crawl, weights, tmp_path):
+    said = run(
+        command(crawl, tmp_path / "ray", weights, "--ray", "2"), RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0"
+    )
+    assert said.returncode == 0, said.stderr[-3000:]
+    assert contents(tmp_path / "ray") == contents(undisturbed)
+
+
+def test_status_says_how_fast_it_went_and_where_the_time_went(undisturbed):
+    said = run([sys.executable, "-m", "lavis_lite", "capfilt", "status", str(undisturbed)])
+    assert "4 shards done, 0 set aside" in said.stdout
+    assert "images a second and worker; 22 in" in said.stdout
+    for stage in ("read", "decode", "wait", "caption", "score", "write"):
+        assert f"{stage} " in said.stdout
+    next((undisturbed / "times").glob("*.json")).unlink()
+    shorter = run([sys.executable, "-m", "lavis_lite", "capfilt", "status", str(undisturbed)])
+    assert "1 of 4 units to do: about" in shorter.stdout
