@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
-from lavis_lite.commands.bootstrap import Bootstrap
+from lavis_lite.commands.bootstrap import Bootstrap, read_loop
 from lavis_lite.common.config import load_config
 from lavis_lite.common.registry import registry
 from lavis_lite.common.schema import parse
@@ -79,8 +78,7 @@ def test_a_script_runs_recipes_that_are_there(path):
 
 @pytest.mark.parametrize("path", LOOPS, ids=ids(LOOPS))
 def test_a_loop_names_recipes_and_stages_that_are_there(path):
-    content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    loop = parse(Bootstrap, content, where="")
+    loop = parse(Bootstrap, read_loop(path), where="")
     for name, stage in loop.stages.items():
         folders = dict.fromkeys(loop.stages, "output/somewhere")
         options = [f"{key}={str(value).format(**folders)}" for key, value in stage.options.items()]

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,19 @@ class OutputFolder:
         """Return how long each unit took."""
         files = sorted((self.folder / "times").glob("*.json"))
         return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+    def noise_ratios(self) -> dict[str, float]:
+        """Return what share of each source's texts was dropped: "noise_web", "noise_synthetic"."""
+        from pyarrow import parquet
+
+        texts: Counter[str] = Counter()
+        dropped: Counter[str] = Counter()
+        for name in self.done():
+            path = self.folder / "scores" / f"{name}.parquet"
+            for row in parquet.read_table(path, columns=["source", "kept"]).to_pylist():
+                texts[row["source"]] += 1
+                dropped[row["source"]] += not row["kept"]
+        return {f"noise_{source}": dropped[source] / texts[source] for source in sorted(texts) if source}
 
     def _write(self, path: Path, content: bytes) -> None:
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")

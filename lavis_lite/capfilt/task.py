@@ -77,10 +77,11 @@ class CapFiltTask(BaseTask):
                 f"{folder}: {len(everywhere)} of {len(given.units)} units could not be done "
                 f"({', '.join(everywhere[:5])}); {folder / 'failed'} says why."
             )
-        self._done = output.done()
+        self._output = output
         return []
 
     def compute_metrics(self, records: Sequence[Record], split: str) -> dict[str, Any]:
-        """Return how many samples were kept, filtered out and failed."""
-        markers = self._done.values()
-        return {key: sum(m[key] for m in markers) for key in ("samples", "kept", "filtered", "failed")}
+        """Return counts of samples, and the noise ratios: the shares of texts that were dropped."""
+        markers = self._output.done().values()
+        counts = {key: sum(m[key] for m in markers) for key in ("samples", "kept", "filtered", "failed")}
+        return {**counts, **self._output.noise_ratios()}

@@ -52,7 +52,8 @@ class Bootstrap:
 
     Attributes:
         output_dir: each seed has a folder there, and each stage one in it.
-        stages: in the order in which they run.
+        stages: in the order in which they run. Those that the table needs do.
+        base: another loop whose stages come before, and whose other keys hold where this file has none.
         seeds: of the runs.
         launcher: script that starts the processes; the environment says how many.
     """
@@ -60,6 +61,7 @@ class Bootstrap:
     output_dir: str
     stages: dict[str, Stage]
     table: Table
+    base: str | None = None
     seeds: list[int] = field(default_factory=lambda: [42])
     launcher: str = "run_scripts/launch.sh"
 
@@ -105,22 +107,46 @@ def execute(options: argparse.Namespace) -> int:
     """Run what is not done, and print the table."""
     from dataclasses import replace
 
-    from omegaconf import OmegaConf
+    from lavis_lite.common.schema import parse
 
-    from lavis_lite.common.schema import ConfigError, parse
-
-    if not Path(options.config).is_file():
-        raise ConfigError(f"{options.config}: no such file.")
-    content = OmegaConf.to_container(OmegaConf.load(options.config), resolve=True)
-    config = parse(Bootstrap, content, where="", locate=lambda key: options.config)
+    config = parse(Bootstrap, read_loop(Path(options.config)), where="", locate=lambda key: options.config)
     changes = {"seeds": options.seeds, "output_dir": options.output_dir}
     config = replace(config, **{key: value for key, value in changes.items() if value})
     if not options.table:
         for seed in config.seeds:
-            for name in config.stages:
+            for name in needed_stages(config):
                 run_stage(config, name, seed)
     print(table(config))
     return 0
+
+
+def read_loop(path: Path) -> dict[str, Any]:
+    """Return the content of a loop's file, over that of its base.
+
+    Raises:
+        ConfigError: no such file.
+    """
+    from omegaconf import OmegaConf
+
+    from lavis_lite.common.schema import ConfigError
+
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file.")
+    content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    if not isinstance(content, dict) or "base" not in content:
+        return content
+    before = read_loop(Path(content["base"]))
+    return {**before, **content, "stages": {**before["stages"], **content.get("stages", {})}}
+
+
+def needed_stages(config: Bootstrap) -> list[str]:
+    """Return the stages that the table shows, and those that they start from, in order."""
+    needed = {stage for results in config.table.arms.values() for stage in results.values()}
+    for name in reversed(config.stages):
+        if name in needed:
+            values = " ".join(str(value) for value in config.stages[name].options.values())
+            needed |= {other for other in config.stages if f"{{{other}}}" in values}
+    return [name for name in config.stages if name in needed]
 
 
 def folder_of(config: Bootstrap, name: str, seed: int) -> Path:
