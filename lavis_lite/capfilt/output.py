@@ -15,7 +15,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +105,16 @@ class OutputFolder:
         """
         kept = [sample for sample in samples if sample.kept]
         failed = sum(bool(sample.failure) for sample in samples)
-        self._write(self.folder / "shards" / f"{name}.tar", _tar(kept))
+        each_text = self.identity.get("settings", {}).get("sample_per") == "text"
+        written = [part for sample in kept for part in _of_each_text(sample)] if each_text else kept
+        self._write(self.folder / "shards" / f"{name}.tar", _tar(written))
         self._write(self.folder / "scores" / f"{name}.parquet", _table(samples, scores))
         counts = {
             "samples": len(samples),
             "kept": len(kept),
             "filtered": len(samples) - len(kept) - failed,
             "failed": failed,
+            "written": len(written),
             "damage": list(damage),
         }
         write_json(counts, self.folder / "done" / f"{name}.json")
@@ -156,7 +159,7 @@ class OutputFolder:
         index = [
             {
                 "name": f"{name}.tar",
-                "samples": counts["kept"],
+                "samples": counts["written"],
                 "bytes": (shards / f"{name}.tar").stat().st_size,
             }
             for name, counts in done.items()
@@ -175,6 +178,13 @@ class OutputFolder:
             pairs = []
         write_json(pairs, self.folder / "kept.json")
         return self.folder / "kept.json"
+
+
+def _of_each_text(sample: Sample) -> Iterator[Sample]:
+    """Yield a sample for each text that is kept, with the others as they were judged."""
+    for number, text in enumerate(sample.kept):
+        others = [c for c in sample.candidates if not c.kept]
+        yield replace(sample, key=f"{sample.key}-{number}", candidates=[text, *others])
 
 
 def _tar(samples: Sequence[Sample]) -> bytes:

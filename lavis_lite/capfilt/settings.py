@@ -88,6 +88,8 @@ class CapFiltSettings(SelectionSettings):
         batch_size: images that the models see at once.
         scorers: name of a registered scorer -> its settings. "blip" gives itm and itc, "clip" clip,
             "column" what a Parquet file says.
+        sample_per: "image" writes a sample with all its kept texts, of which training draws one; "text"
+            writes a sample for each kept text, its key with a number behind it.
         shard_size: samples of a unit of work, where the input is no shards.
         precision: "bf16" or "float32"; "auto" is bf16 on a GPU that has it.
         opt_out_keys: fields of a sample's json that, where one is true or says "noai", "noimageai" or
@@ -100,6 +102,7 @@ class CapFiltSettings(SelectionSettings):
     min_image_size: int = 1
     batch_size: int = 16
     scorers: dict[str, dict[str, Any]] = field(default_factory=lambda: {"blip": {}})
+    sample_per: Literal["image", "text"] = "image"
     shard_size: int = 1000
     precision: Literal["auto", "bf16", "float32"] = "auto"
     opt_out_keys: list[str] = field(default_factory=lambda: ["opt_out", "x_robots_tag", "X-Robots-Tag"])

@@ -206,6 +206,7 @@ def test_what_cannot_be_used_is_counted_with_its_reason(weights, tmp_path):
         "kept": 1,
         "filtered": 0,
         "failed": 3,
+        "written": 1,
         "damage": [],
     }
     rows = parquet.read_table(output.folder / "scores.parquet").to_pylist()
@@ -251,3 +252,16 @@ def test_status_says_how_fast_it_went_and_where_the_time_went(undisturbed):
     next((undisturbed / "times").glob("*.json")).unlink()
     shorter = run([sys.executable, "-m", "lavis_lite", "capfilt", "status", str(undisturbed)])
     assert "1 of 4 units to do: about" in shorter.stdout
+
+
+def test_each_kept_text_may_be_a_sample_of_its_own(crawl, weights, tmp_path):
+    output, _ = clean(crawl, tmp_path / "out", weights, threshold=0.0, sample_per="text")
+    raws = [
+        raw
+        for shard in list_shards([str(output.folder / "shards")])
+        for raw in raw_samples(shard, pytest.fail)
+    ]
+    rows = parquet.read_table(output.folder / "scores.parquet").to_pylist()
+    kept = [(row["key"], row["text"]) for row in rows if row["kept"]]
+    assert [(raw["__key__"].rpartition("-")[0], raw["txt"].decode()) for raw in raws] == kept
+    assert sum(shard.samples for shard in list_shards([str(output.folder / "shards")])) == len(kept)

@@ -189,3 +189,11 @@ def test_the_task_cleans_a_registered_data_set_on_two_ranks(shapes_folder, tmp_p
     units = list((tmp_path / "run" / "cleaned" / "shards").glob("*.tar"))
     assert found["samples"] == found["kept"] and found["failed"] == 0
     assert len(units) == -(-found["samples"] // 15)
+
+
+def test_the_scorer_of_the_documentation_works(crawl, tmp_path):
+    text = (REPOSITORY / "docs" / "capfilt.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    exec(compile(code, "docs/capfilt.md", "exec"), {})
+    rows = clean(crawl, tmp_path / "out", scorers={"brevity": {}}, rule="brevity", threshold=0.3)
+    assert all(row["brevity"] == pytest.approx(1 / 3) and row["kept"] for row in rows)  # "caption 000001"
