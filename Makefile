@@ -22,7 +22,7 @@ lint: install
 	$(BIN)/ruff format --check .
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 clean:
 	rm -rf $(OUTPUT) .pytest_cache .ruff_cache

@@ -86,6 +86,7 @@ class CapFiltSettings(SelectionSettings):
         generation: settings of the captioner's `generate`; nucleus sampling where none are given.
         min_image_size: pixels that the shorter side must have; smaller images fail.
         batch_size: images that the models see at once.
+        num_workers: threads that decode images while the models work.
         scorers: name of a registered scorer -> its settings. "blip" gives itm and itc, "clip" clip,
             "column" what a Parquet file says.
         sample_per: "image" writes a sample with all its kept texts, of which training draws one; "text"
@@ -101,6 +102,7 @@ class CapFiltSettings(SelectionSettings):
     generation: dict[str, Any] = field(default_factory=dict)
     min_image_size: int = 1
     batch_size: int = 16
+    num_workers: int = 2
     scorers: dict[str, dict[str, Any]] = field(default_factory=lambda: {"blip": {}})
     sample_per: Literal["image", "text"] = "image"
     shard_size: int = 1000
@@ -128,5 +130,6 @@ class CapFiltSettings(SelectionSettings):
 
     def identity(self) -> dict[str, Any]:
         """Return all that the output depends on, as plain values."""
-        values = {key.name: getattr(self, key.name) for key in fields(CapFiltSettings)}
+        names = {key.name for key in fields(CapFiltSettings)} - {"num_workers"}
+        values = {name: getattr(self, name) for name in sorted(names)}
         return {**values, "generation": self.generation_settings}

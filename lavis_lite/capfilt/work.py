@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -181,21 +182,22 @@ def _batches(
     times: StageTimes,
 ) -> Iterator[list[Opened]]:
     """Yield a unit's samples, opened, in batches."""
-    batch: list[Opened] = []
-    samples = unit.read(damage.append)
-    while True:
-        with times.of("read"):
-            sample = next(samples, None)
-        if sample is None:
-            break
-        sample = replace(sample, about={**sample.about, "capfilt_shard": unit.name})
+
+    def opened(sample: Sample) -> Opened:
         with times.of("decode"):
-            batch.append(_open(sample, given.text_key, models, settings))
-        if len(batch) == settings.batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+            return _open(sample, given.text_key, models, settings)
+
+    samples = unit.read(damage.append)
+    with ThreadPoolExecutor(max(1, settings.num_workers), thread_name_prefix="capfilt-decode") as decoders:
+        while True:
+            with times.of("read"):
+                batch = [
+                    replace(sample, about={**sample.about, "capfilt_shard": unit.name})
+                    for sample in islice(samples, settings.batch_size)
+                ]
+            if not batch:
+                return
+            yield list(decoders.map(opened, batch))
 
 
 def _ahead(

@@ -14,7 +14,8 @@ from lavis_lite.common import distributed
 from lavis_lite.common.progress import Progress
 from lavis_lite.common.random import seeded_scope
 from lavis_lite.common.run_config import RunConfig
-from lavis_lite.datasets.loading import BAD_SAMPLES, eval_loader
+from lavis_lite.common.schema import ConfigError
+from lavis_lite.datasets.loading import BAD_SAMPLES, Concatenated, eval_loader
 from lavis_lite.runners.precision import Precision
 
 logger = logging.getLogger(__name__)
@@ -117,3 +118,22 @@ def _metrics_on_one_rank(
     if "error" in outcome:
         raise outcome["error"]
     return outcome["metrics"]
+
+
+def joined(datasets: list[Dataset]) -> Dataset:
+    """Return the data sets of a split as one.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not datasets:
+        raise ConfigError("run.train_splits: no data set has any of these splits.")
+    return datasets[0] if len(datasets) == 1 else Concatenated(datasets)
+
+
+def plain_numbers(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the metrics of each split without the notes that are no numbers."""
+    return {
+        split: {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+        for split, metrics in scores.items()
+    }

@@ -25,13 +25,13 @@ from lavis_lite.common.random import rng_state, seed_everything, set_rng_state
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.run_folder import RunFolder, write_json
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.common.weights_and_biases import WandbWriter
 from lavis_lite.common.writers import RunLog
-from lavis_lite.datasets.loading import BAD_SAMPLES, Concatenated
+from lavis_lite.datasets.loading import BAD_SAMPLES
 from lavis_lite.datasets.mixing import train_loader
 from lavis_lite.runners.averaging import WeightAverage
-from lavis_lite.runners.evaluation import evaluate_split
+from lavis_lite.runners.bad_data import BadSamples, TrainingError
+from lavis_lite.runners.evaluation import evaluate_split, joined, plain_numbers
 from lavis_lite.runners.optimization import Optimization, StepResult
 from lavis_lite.runners.parallel import Alone, share_model
 from lavis_lite.runners.precision import Precision
@@ -40,10 +40,6 @@ from lavis_lite.runners.state import TrainState
 from lavis_lite.runners.throughput import Throughput
 
 logger = logging.getLogger(__name__)
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to look at. The state is saved."""
 
 
 @registry.register_runner("runner_base")
@@ -85,7 +81,7 @@ class RunnerBase:
         self.store = CheckpointStore(folder.checkpoints, keep=config.save_total_limit)
         self.log = RunLog(folder.path, enabled=distributed.is_main(), further=self._further_writer())
         self.signals = StopSignals()
-        self.bad_samples: set[int] = set()
+        self.bad_samples = BadSamples()
         self.saved_state: dict[str, Any] = {}
         self.shared = Alone(self.model.to(device))
 
@@ -163,7 +159,7 @@ class RunnerBase:
         self.shared.module.train()
         self.throughput.count(window)
         for samples in window:
-            self._count_bad_samples(samples.pop(BAD_SAMPLES))
+            self.bad_samples.count(samples.pop(BAD_SAMPLES))
         place = {"epoch": self.state.epoch, "num_iters_per_epoch": self.loader.batches_per_epoch}
         batches = [
             self.to_device({**samples, **place, "iters": self.state.batch + i})
@@ -212,7 +208,7 @@ class RunnerBase:
                 records, metrics = evaluate_split(
                     self.task,
                     model,
-                    _joined(self.datasets[split]),
+                    joined(self.datasets[split]),
                     split,
                     self.config,
                     self.precision,
@@ -262,7 +258,7 @@ class RunnerBase:
             "state": self.state.state_dict(),
             "metrics": self.metrics.state_dict(),
             "ranks": distributed.gather_objects(
-                {"rng": rng_state(), "bad_samples": sorted(self.bad_samples)}
+                {"rng": rng_state(), "bad_samples": sorted(self.bad_samples.numbers)}
             ),
         }
         with self.shared.whole_model() as model:
@@ -276,7 +272,7 @@ class RunnerBase:
         with self.weights_to_use() as model:
             if distributed.is_main():
                 step = self.state.step
-                self.store.save_best({**self._weights(model), "step": step, "scores": _numbers(scores)})
+                self.store.save_best({**self._weights(model), "step": step, "scores": plain_numbers(scores)})
         distributed.barrier()
 
     def resume(self) -> None:
@@ -324,7 +320,7 @@ class RunnerBase:
             return
         own = ranks[distributed.rank()]
         set_rng_state(own["rng"])
-        self.bad_samples = set(own["bad_samples"])
+        self.bad_samples.numbers = set(own["bad_samples"])
 
     def _weights(self, model: nn.Module) -> dict[str, Any]:
         return {
@@ -343,7 +339,7 @@ class RunnerBase:
     def _prepare_training(self) -> None:
         config = self.config
         training = [dataset for split in config.train_splits for dataset in self.datasets[split]]
-        self.train_samples = sum(len(dataset) for dataset in training)
+        self.bad_samples = BadSamples(sum(map(len, training)), config.max_bad_fraction)
         self.loader = train_loader(
             training,
             config.batch_size_train,
@@ -422,19 +418,6 @@ class RunnerBase:
         )
         logger.info("%s: %d samples in %.0f s. %s", split, len(records), seconds, numbers)
 
-    def _count_bad_samples(self, notes: list[tuple[int, str]]) -> None:
-        for index, reason in notes:
-            if index not in self.bad_samples:
-                self.bad_samples.add(index)
-                logger.warning("Training sample %d cannot be read and is replaced: %s", index, reason)
-        share = len(self.bad_samples) / self.train_samples
-        if share > self.config.max_bad_fraction:
-            raise TrainingError(
-                f"{len(self.bad_samples)} of {self.train_samples} training samples cannot be read, more "
-                f"than run.max_bad_fraction ({self.config.max_bad_fraction:.1%}) allows. The log names them; "
-                f"the last one: {notes[-1][1]}"
-            )
-
     def _refuse_bad_steps(self, result: StepResult, window: list[dict[str, Any]]) -> None:
         if self.precision.scales_gradients:
             return
@@ -454,16 +437,3 @@ class RunnerBase:
                 f"samples {ids}. The state is saved. Lower run.init_lr, set run.clip_grad_norm, or look at "
                 "these samples."
             )
-
-
-def _joined(datasets: list[Dataset]) -> Dataset:
-    if not datasets:
-        raise ConfigError("run.train_splits: no data set has any of these splits.")
-    return datasets[0] if len(datasets) == 1 else Concatenated(datasets)
-
-
-def _numbers(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    return {
-        split: {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-        for split, metrics in scores.items()
-    }
