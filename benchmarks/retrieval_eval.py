@@ -45,7 +45,7 @@ def main() -> None:
     dtype = getattr(torch, arguments.dtype)
     model = load_model(
         "blip_retrieval",
-        "base",
+        "coco",
         is_eval=True,
         load_finetuned=False,
         load_pretrained=False,
