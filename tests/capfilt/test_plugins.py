@@ -197,3 +197,29 @@ def test_the_scorer_of_the_documentation_works(crawl, tmp_path):
     exec(compile(code, "docs/capfilt.md", "exec"), {})
     rows = clean(crawl, tmp_path / "out", scorers={"brevity": {}}, rule="brevity", threshold=0.3)
     assert all(row["brevity"] == pytest.approx(1 / 3) and row["kept"] for row in rows)  # "caption 000001"
+
+
+@registry.register_scorer("breaks_for_test")
+class Breaks(BaseScorer):
+    """Fails on one sample, however often it is asked."""
+
+    names = ("own",)
+    asked = 0
+
+    def score(self, asked: Asked):
+        if "000006" in asked.keys:
+            Breaks.asked += 1
+            raise RuntimeError("out of luck")
+        return [[(1.0,) for _ in own] for own in asked.texts]
+
+
+def test_a_shard_that_fails_again_and_again_is_set_aside_and_the_rest_goes_on(crawl, tmp_path):
+    settings = CapFiltSettings(captions_per_image=0, scorers={"breaks_for_test": {}}, rule="own")
+    models = build_models(None, None, settings, CPU)
+    with Progress(1, "capfilt", enabled=False) as progress:
+        output, failed = run_capfilt(crawl, models, settings, tmp_path / "out", progress)
+    assert failed == [crawl.units[1].name] and Breaks.asked == 3
+    assert output.done().keys() == {crawl.units[0].name}
+    note = output.folder / "failed" / f"{failed[0]}.txt"
+    assert note.read_text() == "RuntimeError: out of luck\n"
+    assert not (output.folder / "kept.json").exists()
