@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis_lite.capfilt.select import Candidate
+from lavis_lite.capfilt.tables import write_whole
 from lavis_lite.common.run_folder import write_json
 
 
@@ -152,8 +153,6 @@ class OutputFolder:
 
     def finish(self) -> Path:
         """Write what is made of all shards: the index, one table, the list of kept pairs; return the list."""
-        from pyarrow import concat_tables, parquet
-
         done = self.done()
         shards = self.folder / "shards"
         index = [
@@ -165,18 +164,9 @@ class OutputFolder:
             for name, counts in done.items()
         ]
         write_json({"shards": index}, shards / "index.json")
-        tables = [parquet.read_table(self.folder / "scores" / f"{name}.parquet") for name in done]
-        if tables:
-            whole = concat_tables(tables)
-            parquet.write_table(whole, self.folder / "scores.parquet")
-            pairs = [
-                {"image": f"{row['shard']}/{row['key']}", "caption": row["text"]}
-                for row in whole.to_pylist()
-                if row["kept"]
-            ]
-        else:
-            pairs = []
-        write_json(pairs, self.folder / "kept.json")
+        tables = [self.folder / "scores" / f"{name}.parquet" for name in done]
+        for _ in write_whole(tables, self.folder / "scores.parquet", self.folder / "kept.json"):
+            pass
         return self.folder / "kept.json"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from lavis_lite.capfilt.output import CapFiltError
 from lavis_lite.capfilt.select import Candidate, select
 from lavis_lite.capfilt.settings import SelectionSettings
-from lavis_lite.common.run_folder import write_json
+from lavis_lite.capfilt.tables import write_whole
 
 NO_SCORES = ("shard", "key", "source", "text", "kept", "reason")
 
@@ -26,20 +26,20 @@ def refilter(folder: str | Path, settings: SelectionSettings, output: str | Path
         CapFiltError: no shard there is done.
         ConfigError: a rule that asks for scores which are not there.
     """
-    from pyarrow import Table, parquet
+    from pyarrow import parquet
 
     tables = sorted((Path(folder).expanduser() / "scores").glob("*.parquet"))
     if not tables:
         raise CapFiltError(f"{folder}: holds no scores; it is no output folder of capfilt.")
     names = [name for name in parquet.read_schema(tables[0]).names if name not in NO_SCORES]
     settings.check_scores(names)
-    rows = [row for table in tables for row in _decided(parquet.read_table(table).to_pylist(), settings)]
-    pairs = [{"image": f"{r['shard']}/{r['key']}", "caption": r["text"]} for r in rows if r["kept"]]
     output = Path(output).expanduser()
-    write_json(pairs, output)
-    schema = parquet.read_schema(tables[0])
-    parquet.write_table(Table.from_pylist(rows, schema=schema), output.with_suffix(".parquet"))
-    return {"texts": sum(bool(row["source"]) for row in rows), "kept": len(pairs)}
+    counts = {"texts": 0, "kept": 0}
+    table = output.with_suffix(".parquet")
+    for rows in write_whole(tables, table, output, lambda own: list(_decided(own, settings))):
+        counts["texts"] += sum(bool(row["source"]) for row in rows)
+        counts["kept"] += sum(row["kept"] for row in rows)
+    return counts
 
 
 def _decided(rows: list[dict[str, Any]], settings: SelectionSettings) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,7 @@ from lavis_lite.report.gallery import Thumbnail, shrink
 
 PAGE_FILE = "report.html"
 EXAMPLES = 12
+SHARDS_SHOWN = 100  # of more shards, so many stand for all
 BINS = 40
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 NO_SCORES = ("shard", "key", "source", "text", "kept", "reason")
@@ -46,7 +47,9 @@ def write_capfilt_report(folder: Path, figures: Mapping[str, Mapping[str, float]
     from pyarrow import parquet
 
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    tables = sorted((folder / "scores").glob("*.parquet"))
+    every = sorted((folder / "scores").glob("*.parquet"))
+    count = min(SHARDS_SHOWN, len(every))
+    tables = [every[place * len(every) // count] for place in range(count)]
     rows: list[Row] = [row for table in tables for row in parquet.read_table(table).to_pylist()]
     scores = [name for name in (rows[0] if rows else ()) if name not in NO_SCORES]
     groups = _examples(rows, settings["settings"])
@@ -58,7 +61,8 @@ def write_capfilt_report(folder: Path, figures: Mapping[str, Mapping[str, float]
         .render(
             title=f"CapFilt: {folder.name}",
             settings=settings["settings"],
-            counts=_counts(folder, rows),
+            counts=_counts(folder),
+            shown=len(tables) if len(tables) < len(every) else None,
             scores=scores,
             figures=figures or {},
             histograms=[_histogram(rows, name) for name in scores],
@@ -87,13 +91,10 @@ def _environment() -> Environment:
     )
 
 
-def _counts(folder: Path, rows: Sequence[Row]) -> list[tuple[str, str]]:
+def _counts(folder: Path) -> list[tuple[str, str]]:
     markers = [json.loads(file.read_text(encoding="utf-8")) for file in (folder / "done").glob("*.json")]
     sums = [(key, sum(m[key] for m in markers)) for key in ("samples", "kept", "filtered", "failed")]
-    texts = [row for row in rows if row["source"]]
-    kept = sum(row["kept"] for row in texts)
-    named = [(f"samples {key}" if key != "samples" else key, f"{count:,}") for key, count in sums]
-    return [*named, ("texts", f"{len(texts):,}"), ("texts kept", f"{kept:,}")]
+    return [(f"samples {key}" if key != "samples" else key, f"{count:,}") for key, count in sums]
 
 
 def _sources(rows: Sequence[Row]) -> list[tuple[str, dict[str, str]]]:

@@ -7,6 +7,7 @@ is trained, and back.
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +21,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lavis_lite.common import distributed
 from lavis_lite.common.optim import optimizer_parts
+
+
+# Its name before torch 2.15, and since.
+_SWITCHES = ("broadcast_buffers", "forward_sync_buffers")
+_BUFFER_SWITCH = [s for s in _SWITCHES if s in inspect.signature(DistributedDataParallel).parameters][-1]
 
 
 class Alone:
@@ -75,7 +81,7 @@ class Replicated(Alone):
         self.module = DistributedDataParallel(
             model,
             device_ids=[device.index] if device.type == "cuda" else None,
-            forward_sync_buffers=False,  # every rank fills its queues alike by itself
+            **{_BUFFER_SWITCH: False},  # every rank fills its queues alike by itself
             find_unused_parameters=unused == "varying",
             static_graph=unused == "same",
         )
