@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lavis_lite.common.images import open_image
@@ -19,6 +17,7 @@ from lavis_lite.metrics.diversity import diversity
 from lavis_lite.metrics.selection import main_metric, metric_names_in
 from lavis_lite.report.charts import line_chart
 from lavis_lite.report.gallery import Thumbnail, shrink
+from lavis_lite.report.page import write_page
 
 PAGE_FILE = "report.html"
 EXAMPLES = 12
@@ -55,40 +54,23 @@ def write_capfilt_report(folder: Path, figures: Mapping[str, Mapping[str, float]
     groups = _examples(rows, settings["settings"])
     wanted = {(own[0]["shard"], own[0]["key"]) for _, samples in groups for own in samples}
     pictures = _pictures(folder, settings["shards"], wanted)
-    page = (
-        _environment()
-        .get_template("capfilt_report.html")
-        .render(
-            title=f"CapFilt: {folder.name}",
-            settings=settings["settings"],
-            counts=_counts(folder),
-            shown=len(tables) if len(tables) < len(every) else None,
-            scores=scores,
-            figures=figures or {},
-            histograms=[_histogram(rows, name) for name in scores],
-            sources=_sources(rows),
-            groups=[(title, [_example(own, pictures) for own in samples]) for title, samples in groups],
-        )
+    return write_page(
+        "capfilt_report.html",
+        folder / PAGE_FILE,
+        title=f"CapFilt: {folder.name}",
+        settings=settings["settings"],
+        counts=_counts(folder),
+        shown=len(tables) if len(tables) < len(every) else None,
+        scores=scores,
+        figures=figures or {},
+        histograms=[_histogram(rows, name) for name in scores],
+        sources=_sources(rows),
+        groups=[(title, [_example(own, pictures) for own in samples]) for title, samples in groups],
     )
-    path = folder / PAGE_FILE
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(page, encoding="utf-8", errors="replace")
-    aside.replace(path)
-    return path
 
 
 def _example(rows: list[Row], pictures: Mapping[tuple[str, str], Thumbnail]) -> Example:
     return Example(rows[0]["key"], pictures.get((rows[0]["shard"], rows[0]["key"])), rows)
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _counts(folder: Path) -> list[tuple[str, str]]:

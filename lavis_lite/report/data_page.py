@@ -5,16 +5,15 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from torch import Tensor
 
 from lavis_lite.report.gallery import Thumbnail, make_thumbnail
+from lavis_lite.report.page import write_page
 
 SIDE = 192
 
@@ -27,21 +26,8 @@ def write_data_page(dataset: Any, title: str, path: Path, count: int = 50) -> Pa
     """
     total = len(dataset)
     chosen = [index * total // min(count, total) for index in range(min(count, total))]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("data_page.html").render(
-        title=title, total=total, samples=[_sample(dataset, index) for index in chosen]
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(page, encoding="utf-8", errors="replace")
-    aside.replace(path)
-    return path
+    samples = [_sample(dataset, index) for index in chosen]
+    return write_page("data_page.html", path, title=title, total=total, samples=samples)
 
 
 def _sample(dataset: Any, index: int) -> dict[str, Any]:

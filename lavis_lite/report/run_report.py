@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lavis_lite.common.progress import clock_time
@@ -20,6 +18,7 @@ from lavis_lite.common.writers import as_number, read_jsonl
 from lavis_lite.report.charts import line_chart
 from lavis_lite.report.gallery import Gallery, make_gallery
 from lavis_lite.report.metrics_table import MetricsTable, metrics_table
+from lavis_lite.report.page import write_page
 
 NOTES_SHOWN = 50
 # keys of the config's run section that say the most, in the order shown
@@ -57,22 +56,7 @@ def write_run_report(
         raise NotADirectoryError(f"{run.path}: there is no such run folder; name the output folder of a run.")
     if images < 1:
         raise ValueError(f"images: expected at least 1 picture a split, found {images}.")
-    page = _template().render(**_contents(run, images, captioned_folder_json))
-    aside = run.report_file.with_name(f".{run.report_file.name}.{os.getpid()}.tmp")
-    aside.write_text(page, encoding="utf-8", errors="replace")  # captions may hold broken Unicode
-    aside.replace(run.report_file)
-    return run.report_file
-
-
-def _template() -> Any:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("run_report.html")
+    return write_page("run_report.html", run.report_file, **_contents(run, images, captioned_folder_json))
 
 
 def _contents(run: RunFolder, images: int, captioned_folder_json: Path | None) -> dict[str, Any]:

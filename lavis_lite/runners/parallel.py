@@ -22,7 +22,6 @@ from torch.nn.parallel import DistributedDataParallel
 from lavis_lite.common import distributed
 from lavis_lite.common.optim import optimizer_parts
 
-
 # Its name before torch 2.15, and since.
 _SWITCHES = ("broadcast_buffers", "forward_sync_buffers")
 _BUFFER_SWITCH = [s for s in _SWITCHES if s in inspect.signature(DistributedDataParallel).parameters][-1]
