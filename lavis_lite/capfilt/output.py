@@ -208,6 +208,7 @@ def _table(samples: Sequence[Sample], scores: Sequence[str]) -> bytes:
         [
             ("shard", string()),
             ("key", string()),
+            ("url", string()),
             ("source", string()),
             ("text", string()),
             *((name, float64()) for name in scores),
@@ -223,8 +224,13 @@ def _table(samples: Sequence[Sample], scores: Sequence[str]) -> bytes:
 
 def _rows(samples: Sequence[Sample]) -> Iterator[dict[str, Any]]:
     for sample in samples:
-        shard = str(sample.about.get("capfilt_shard", ""))
+        url = sample.about.get("url")
+        named = {
+            "shard": str(sample.about.get("capfilt_shard", "")),
+            "key": sample.key,
+            "url": url if isinstance(url, str) else None,
+        }
         if sample.failure:
-            yield {"shard": shard, "key": sample.key, "source": "", "kept": False, "reason": sample.failure}
+            yield {**named, "source": "", "kept": False, "reason": sample.failure}
         for candidate in sample.candidates:
-            yield {"shard": shard, "key": sample.key, **candidate.flat()}
+            yield {**named, **candidate.flat()}

@@ -12,7 +12,7 @@ from lavis_lite.capfilt.select import Candidate, select
 from lavis_lite.capfilt.settings import SelectionSettings
 from lavis_lite.capfilt.tables import write_whole
 
-NO_SCORES = ("shard", "key", "source", "text", "kept", "reason")
+NO_SCORES = ("shard", "key", "url", "source", "text", "kept", "reason")
 
 
 def refilter(folder: str | Path, settings: SelectionSettings, output: str | Path) -> dict[str, int]:
@@ -55,7 +55,7 @@ def _decided(rows: list[dict[str, Any]], settings: SelectionSettings) -> Iterato
             yield from own
             continue
         for row, candidate in zip(own, judged[key], strict=True):
-            yield {"shard": row["shard"], "key": key, **candidate.flat()}
+            yield {**{name: row[name] for name in ("shard", "key", "url")}, **candidate.flat()}
 
 
 def _candidate(row: dict[str, Any]) -> Candidate:

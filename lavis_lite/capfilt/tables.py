@@ -31,7 +31,7 @@ def write_whole(
     Args:
         tables: of the shards.
         table: where the whole table goes.
-        pairs: where the list ``[{"image", "caption"}]`` goes.
+        pairs: where the list ``[{"url" or "image", "caption"}]`` goes, as BLIP's own was published.
         change: what becomes of a shard's rows.
     """
     from pyarrow import Table, parquet
@@ -48,8 +48,7 @@ def write_whole(
             writer.write_table(Table.from_pylist(rows, schema=schema))
             for row in rows:
                 if row["kept"]:
-                    pair = {"image": f"{row['shard']}/{row['key']}", "caption": row["text"]}
-                    file.write(f"{separator}\n {json.dumps(pair, ensure_ascii=False)}")
+                    file.write(f"{separator}\n {json.dumps(_pair(row), ensure_ascii=False)}")
                     separator = ","
             yield rows
         file.write("\n]\n")
@@ -57,3 +56,9 @@ def write_whole(
         writer.close()
         table_aside.replace(table)
     pairs_aside.replace(pairs)
+
+
+def _pair(row: Row) -> dict[str, str]:
+    """Return a kept text with the address of its image, or, where none is known, its shard and key."""
+    place = {"url": row["url"]} if row.get("url") else {"image": f"{row['shard']}/{row['key']}"}
+    return {**place, "caption": row["text"]}

@@ -24,7 +24,7 @@ EXAMPLES = 12
 SHARDS_SHOWN = 100  # of more shards, so many stand for all
 BINS = 40
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-NO_SCORES = ("shard", "key", "source", "text", "kept", "reason")
+NO_SCORES = ("shard", "key", "url", "source", "text", "kept", "reason")
 Row = dict[str, Any]
 
 

@@ -194,7 +194,7 @@ def test_deciding_anew_at_the_same_threshold_gives_the_same_pairs(undisturbed, t
 
 def test_what_cannot_be_used_is_counted_with_its_reason(weights, tmp_path):
     samples = [
-        {"key": "good", "jpg": jpeg(1), "txt": b"a text"},
+        {"key": "good", "jpg": jpeg(1), "txt": b"a text", "json": b'{"url": "http://there/1.jpg"}'},
         {"key": "torn", "jpg": jpeg(1)[:120], "txt": b"a text"},
         {"key": "bare", "txt": b"a text"},
         {"key": "private", "jpg": jpeg(1), "txt": b"a text", "json": b'{"opt_out": "noai"}'},
@@ -209,6 +209,8 @@ def test_what_cannot_be_used_is_counted_with_its_reason(weights, tmp_path):
         "written": 1,
         "damage": [],
     }
+    pairs = json.loads((output.folder / "kept.json").read_text())
+    assert {pair["url"] for pair in pairs} == {"http://there/1.jpg"} and pairs[0]["caption"] == "a text"
     rows = parquet.read_table(output.folder / "scores.parquet").to_pylist()
     reasons = {row["key"]: row["reason"] for row in rows if not row["source"]}
     assert reasons["private"] == "opted out" and "no image" in reasons["bare"] and "torn" in reasons["torn"]

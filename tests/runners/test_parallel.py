@@ -37,6 +37,7 @@ RUN = {
     "device": "cpu",
     "report": False,
     "save_every_steps": 5,
+    "save_freq": 100,
     "ema_decay": 0.9,
     "clip_grad_norm": 1.0,
 }
@@ -219,7 +220,7 @@ def test_killed_retrieval_ends_as_if_it_never_was(retrieval, runs):
 
 
 def test_captions_of_a_run_in_parts_are_those_of_one_process(run_file):
-    path = run_file.write(parallel="fsdp", optimizer="muon", max_epoch=2)
+    path = run_file.write(parallel="fsdp", optimizer="muon", max_epoch=1)
     said = run(train_command(path, ranks=2))
     assert said.returncode == 0, said.stderr[-3000:]
     alone = run_file.folder / "alone"
@@ -259,7 +260,7 @@ def test_gradients_are_exchanged_once_a_window(tmp_path):
     assert (tmp_path / "0.txt").read_text() == (tmp_path / "1.txt").read_text() == "1"
 
 
-def _train_with_unused_weights(unused: str, chosen: str) -> None:
+def _train_with_unused_weights(unused: str, chosen: str) -> Replicated:
     model = Branches()
     model.unused_parameters = unused
     shared = Replicated(model, torch.device("cpu"))
@@ -267,6 +268,7 @@ def _train_with_unused_weights(unused: str, chosen: str) -> None:
         with shared.gradient_sync(last=True):
             shared.module(layer).backward()
         assert model.layers[layer].weight.grad is not None
+    return shared
 
 
 def _count_exchanges(batches: int, folder: Path) -> None:
@@ -302,8 +304,8 @@ def test_an_average_follows_the_weights_and_changes_places_with_them():
 if __name__ == "__main__":
     distributed.start("cpu")
     if sys.argv[1] == "unused":
-        _train_with_unused_weights(*sys.argv[2:])
+        held = _train_with_unused_weights(*sys.argv[2:])  # its last exchange may be under way still
     else:
         _count_exchanges(int(sys.argv[2]), Path(sys.argv[3]))
-    distributed.barrier()  # DDP's own exchanges may be under way still
+    distributed.barrier()
     distributed.stop()
