@@ -3,6 +3,7 @@
 # command line is the script and its arguments.
 #
 # NPROC          processes (GPUs) of each machine; 1 unless set
+# PYTHON         which Python; "python" unless set
 # MAX_RESTARTS   how often all processes are started again when one dies; 0 unless set
 #
 # On several machines, run the same command on each, with
@@ -25,5 +26,5 @@ if [[ "${NNODES:-1}" != 1 ]]; then
 fi
 # Or restarted processes may find the addresses of dead ones in the launcher's store and wait for them.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
-exec python -m torch.distributed.run "${machines[@]}" \
+exec "${PYTHON:-python}" -m torch.distributed.run "${machines[@]}" \
   --nproc_per_node="${NPROC:-1}" --max-restarts="${MAX_RESTARTS:-0}" "$@"

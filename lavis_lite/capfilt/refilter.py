@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lavis_lite.capfilt.output import CapFiltError
-from lavis_lite.capfilt.select import Candidate, select
+from lavis_lite.capfilt.reference import with_threshold
+from lavis_lite.capfilt.select import select
 from lavis_lite.capfilt.settings import SelectionSettings
-from lavis_lite.capfilt.tables import write_whole
-
-NO_SCORES = ("shard", "key", "url", "source", "text", "kept", "reason")
+from lavis_lite.capfilt.tables import NO_SCORES, candidate_of, write_whole
 
 
 def refilter(folder: str | Path, settings: SelectionSettings, output: str | Path) -> dict[str, int]:
@@ -33,6 +32,7 @@ def refilter(folder: str | Path, settings: SelectionSettings, output: str | Path
         raise CapFiltError(f"{folder}: holds no scores; it is no output folder of capfilt.")
     names = [name for name in parquet.read_schema(tables[0]).names if name not in NO_SCORES]
     settings.check_scores(names)
+    settings = with_threshold(settings)
     output = Path(output).expanduser()
     counts = {"texts": 0, "kept": 0}
     table = output.with_suffix(".parquet")
@@ -48,7 +48,7 @@ def _decided(rows: list[dict[str, Any]], settings: SelectionSettings) -> Iterato
     for row in rows:
         groups.setdefault(row["key"], []).append(row)
     texts = {key: own for key, own in groups.items() if own[0]["source"]}
-    candidates = [[_candidate(row) for row in own] for own in texts.values()]
+    candidates = [[candidate_of(row) for row in own] for own in texts.values()]
     judged = dict(zip(texts, select(candidates, settings), strict=True))
     for key, own in groups.items():
         if key not in judged:
@@ -56,11 +56,6 @@ def _decided(rows: list[dict[str, Any]], settings: SelectionSettings) -> Iterato
             continue
         for row, candidate in zip(own, judged[key], strict=True):
             yield {**{name: row[name] for name in ("shard", "key", "url")}, **candidate.flat()}
-
-
-def _candidate(row: dict[str, Any]) -> Candidate:
-    scores = {name: value for name, value in row.items() if name not in NO_SCORES}
-    return Candidate(row["text"], row["source"], scores)
 
 
 def settings_of(folder: str | Path) -> dict[str, Any]:

@@ -24,6 +24,10 @@ class SelectionSettings:
         score: a score, or a sum of scores: what "best", "fraction" and `best_synthetic` go by; None for
             what `rule` names, or itm.
         best_synthetic: of an image's synthetic texts that pass, keep the best so many; None for all.
+        reference: Parquet of scores (``scores.parquet`` of a run) of pairs that are known to match: the
+            threshold becomes what `keep_matching` of them reach. Similarities of one model lie higher
+            than another's; such a threshold goes with them.
+        keep_matching: share of the reference's texts that pass.
         filtered: which texts the rule is asked about; the others are kept.
         min_words, max_words: of a text, by its spaces; others are dropped whatever their scores.
         drop_repeats: keep of equal texts of one image (letters' case and punctuation apart) the first.
@@ -34,6 +38,8 @@ class SelectionSettings:
     best_synthetic: int | None = None
     threshold: float = 0.5
     fraction: float = 0.5
+    reference: str | None = None
+    keep_matching: float = 0.95
     filtered: Which = "both"
     min_words: int = 1
     max_words: int = 100
@@ -46,6 +52,10 @@ class SelectionSettings:
             complaints.append(("fraction", f"must lie in (0, 1], found {self.fraction!r}."))
         if not 1 <= self.min_words <= self.max_words:
             complaints.append(("min_words", "1 <= min_words <= max_words must hold."))
+        if not 0 < self.keep_matching < 1:
+            complaints.append(("keep_matching", f"must lie between 0 and 1, found {self.keep_matching!r}."))
+        if self.reference is not None and self.rule in ("best", "fraction"):
+            complaints.append(("reference", f"sets a threshold, which rule: {self.rule} has no use for."))
         if self.best_synthetic is not None and self.best_synthetic < 1:
             complaints.append(("best_synthetic", "must be at least 1; leave it out to keep all."))
         return complaints
@@ -130,6 +140,6 @@ class CapFiltSettings(SelectionSettings):
 
     def identity(self) -> dict[str, Any]:
         """Return all that the output depends on, as plain values."""
-        names = {key.name for key in fields(CapFiltSettings)} - {"num_workers"}
+        names = {key.name for key in fields(CapFiltSettings)} - {"num_workers", "reference"}
         values = {name: getattr(self, name) for name in sorted(names)}
         return {**values, "generation": self.generation_settings}

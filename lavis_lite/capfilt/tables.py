@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lavis_lite.capfilt.select import Candidate
+
 Row = dict[str, Any]
+NO_SCORES = ("shard", "key", "url", "source", "text", "kept", "reason")
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -62,3 +65,9 @@ def _pair(row: Row) -> dict[str, str]:
     """Return a kept text with the address of its image, or, where none is known, its shard and key."""
     place = {"url": row["url"]} if row.get("url") else {"image": f"{row['shard']}/{row['key']}"}
     return {**place, "caption": row["text"]}
+
+
+def candidate_of(row: Row) -> Candidate:
+    """Return what a row says of a text, undecided."""
+    scores = {name: value for name, value in row.items() if name not in NO_SCORES}
+    return Candidate(row["text"], row["source"], scores)

@@ -11,6 +11,7 @@ from torch import nn
 
 from lavis_lite.capfilt.inputs import from_dataset
 from lavis_lite.capfilt.models import build_models
+from lavis_lite.capfilt.reference import with_threshold
 from lavis_lite.capfilt.run import run_capfilt
 from lavis_lite.capfilt.settings import CapFiltSettings
 from lavis_lite.common import distributed
@@ -54,7 +55,7 @@ class CapFiltTask(BaseTask):
             ConfigError: units that failed again and again; they are named.
         """
         own = {key.name: getattr(self.config, key.name) for key in fields(CapFiltSettings)}
-        settings = CapFiltSettings(**own)
+        settings = with_threshold(CapFiltSettings(**own))
         dataset = batches.dataset
         models = build_models(model, dataset.vis_processor, settings, model.device)
         given = from_dataset(dataset, settings.shard_size)

@@ -182,7 +182,8 @@ def run_stage(config: Bootstrap, name: str, seed: int) -> None:
     command = ["bash", config.launcher, "train.py", "--cfg-path", stage.recipe, "--options", *words]
     print(f"seed {seed}, {name}: {stage.recipe}", file=sys.stderr, flush=True)
     started = time.monotonic()
-    said = subprocess.run(command, check=False, stdout=sys.stderr)
+    environment = {"PYTHON": sys.executable, **os.environ}
+    said = subprocess.run(command, env=environment, check=False, stdout=sys.stderr)
     if said.returncode:
         raise ConfigError(
             f"seed {seed}, stage {name}: ended with {said.returncode}; {folder}/run.log says why."

@@ -87,6 +87,7 @@ def _execute_run(options: argparse.Namespace) -> int:
 def _prepare(options: argparse.Namespace) -> tuple[Any, Any, Any]:
     """Return what to read, the models, and the settings."""
     from lavis_lite.capfilt.models import build_models
+    from lavis_lite.capfilt.reference import with_threshold
     from lavis_lite.capfilt.scorers import load_model
     from lavis_lite.capfilt.settings import CapFiltSettings
     from lavis_lite.common import distributed
@@ -96,6 +97,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Any, Any, Any]:
         chosen = {"model": options.filter_name, "model_type": options.filter_type}
         chosen |= {"checkpoint": options.filter} if options.filter else {}
         settings.scorers["blip"] = {**chosen, **(settings.scorers["blip"] or {})}
+    settings = with_threshold(settings)
     given = _input(options.shards, options.text_key, options.allow_pipe, settings.shard_size)
     device = distributed.pick_device(options.device)
     captioner, eyes = None, None

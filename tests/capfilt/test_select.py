@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from pyarrow import Table, parquet
 
+from lavis_lite.capfilt.reference import with_threshold
 from lavis_lite.capfilt.select import Candidate, select
 from lavis_lite.capfilt.settings import CapFiltSettings, SelectionSettings
 from lavis_lite.common.schema import ConfigError, parse
@@ -84,3 +86,19 @@ def test_of_the_synthetic_texts_that_pass_the_best_are_kept():
 def test_a_rule_that_asks_for_a_score_which_nobody_gives_is_refused():
     with pytest.raises(ConfigError, match=r"rule: no scorer gives 'imt'. Did you mean itm"):
         SelectionSettings(rule="itc+imt").check_scores(["itm", "itc"])
+
+
+def test_the_threshold_is_what_most_true_pairs_reach(tmp_path):
+    """Of twenty texts that match, nineteen pass at 0.95, whatever the scale of the scores."""
+    rows = [
+        {"shard": "a", "key": f"{n}", "url": None, "source": "web", "text": "t", "itm": 0.5, "itc": n / 100}
+        | {"kept": True, "reason": ""}
+        for n in range(20)
+    ]
+    parquet.write_table(Table.from_pylist(rows), tmp_path / "true.parquet")
+    settings = SelectionSettings(rule="itm + 2*itc", reference=str(tmp_path / "true.parquet"))
+    assert with_threshold(settings).threshold == pytest.approx(0.52)
+    with pytest.raises(ConfigError, match=r"no texts that are scored by 'clip'"):
+        with_threshold(SelectionSettings(rule="clip", reference=str(tmp_path / "true.parquet")))
+    with pytest.raises(ConfigError, match=r"nowhere.parquet: no such file. Score pairs"):
+        with_threshold(SelectionSettings(reference="nowhere.parquet"))

@@ -5,4 +5,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 export NPROC="${NPROC:-2}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec python -m lavis_lite bootstrap projects/blip/capfilt/ablation_decoupled_shapes.yaml "$@"
+exec "${PYTHON:-python}" -m lavis_lite bootstrap projects/blip/capfilt/ablation_decoupled_shapes.yaml "$@"

@@ -4,4 +4,4 @@
 # Arguments are those of `lavis-lite bootstrap`.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
-exec python -m lavis_lite bootstrap projects/blip/capfilt/bootstrap_14m.yaml "$@"
+exec "${PYTHON:-python}" -m lavis_lite bootstrap projects/blip/capfilt/bootstrap_14m.yaml "$@"
