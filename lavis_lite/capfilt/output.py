@@ -16,6 +16,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,13 @@ class OutputFolder:
     ) -> dict[str, Any]:
         """Write a shard's output, the marker last; return what the marker says.
 
+        Nobody else may be writing this shard.
+
         Args:
             damage: what was found wrong with the shard.
             scores: names of the scores that a text may have.
         """
+        self._discard_leftovers(name)
         kept = [sample for sample in samples if sample.kept]
         failed = sum(bool(sample.failure) for sample in samples)
         each_text = self.identity.get("settings", {}).get("sample_per") == "text"
@@ -142,6 +146,12 @@ class OutputFolder:
                 texts[row["source"]] += 1
                 dropped[row["source"]] += not row["kept"]
         return {f"noise_{source}": dropped[source] / texts[source] for source in sorted(texts) if source}
+
+    def _discard_leftovers(self, name: str) -> None:
+        """Remove what a writer of this shard that was killed left half written."""
+        for folder in ("shards", "scores", "done"):
+            for leftover in (self.folder / folder).glob(f".{escape(name)}.*.tmp"):
+                leftover.unlink(missing_ok=True)
 
     def _write(self, path: Path, content: bytes) -> None:
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
