@@ -124,6 +124,7 @@ class RunnerBase:
         with self.signals, progress:
             if self.state.evaluation_due:
                 self.finish_segment()
+            self.shared.module.train()
             for window in self.throughput.waiting_for(self.windows()):
                 result = self.train_window(window)
                 progress.advance(loss=result.loss, lr=result.lr)
@@ -137,6 +138,7 @@ class RunnerBase:
                     self.save()
                 if segment_ends:
                     self.finish_segment()
+                    self.shared.module.train()
                 if self.state.stopped_early:
                     logger.info(
                         "No gain in %d validations; stopping early.", self.state.validations_without_gain
@@ -156,7 +158,6 @@ class RunnerBase:
 
     def train_window(self, window: list[dict[str, Any]]) -> StepResult:
         """Make one optimizer step and move the state on by it."""
-        self.shared.module.train()
         self.throughput.count(window)
         for samples in window:
             self.bad_samples.count(samples.pop(BAD_SAMPLES))

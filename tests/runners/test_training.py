@@ -37,6 +37,16 @@ def test_the_loss_falls(run_file):
     assert values[-1] < values[0] - 1
 
 
+def test_validation_changes_nothing_in_training(run_file):
+    """Dropout, which validation switches off, is on again after it."""
+    validated, alone = run_file.folder / "validated", run_file.folder / "alone"
+    path = run_file.write(max_epoch=3, test_splits=[])
+    run(train_command(path, f"run.output_dir={validated}"))
+    run(train_command(path, f"run.output_dir={alone}", "run.valid_splits=[]"))
+    assert len(losses(validated)) == 15
+    assert losses(validated) == losses(alone)
+
+
 def test_killed_at_random_steps_a_run_ends_as_if_it_never_was(run_file):
     """SIGKILL at five random steps; the same command goes on each time; equal bit for bit."""
     settings = {"max_epoch": 6, "save_every_steps": 1, "num_workers": 1, "val_freq": 2}
