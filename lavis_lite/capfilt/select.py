@@ -55,11 +55,27 @@ def select(samples: Sequence[Sequence[Candidate]], settings: SelectionSettings) 
 
 def _decided(candidates: Sequence[Candidate], least: float, settings: SelectionSettings) -> list[Candidate]:
     judged = [_judged(candidate, least, settings) for candidate in candidates]
+    if settings.near_repeats is not None:
+        judged = _drop_near_repeats(judged, settings.near_repeats)
     if settings.best_synthetic is not None:
         judged = _keep_best(judged, settings, settings.best_synthetic, "synthetic")
     if settings.rule == "best":
         judged = _keep_best(judged, settings, 1)
     return judged
+
+
+def _drop_near_repeats(candidates: Sequence[Candidate], share: float) -> list[Candidate]:
+    """Drop what has `share` of its words in common with a text before that is kept."""
+    before: list[set[str]] = []
+    checked = []
+    for candidate in candidates:
+        words = set(_letters(candidate.text).split())
+        if candidate.kept and any(len(words & other) >= share * len(words | other) for other in before):
+            candidate = replace(candidate, kept=False, reason="nearly repeats another text")
+        elif candidate.kept:
+            before.append(words)
+        checked.append(candidate)
+    return checked
 
 
 def _keep_best(
@@ -80,12 +96,16 @@ def is_asked(candidate: Candidate, settings: SelectionSettings) -> bool:
 
 def _sane(candidates: Sequence[Candidate], settings: SelectionSettings) -> list[Candidate]:
     seen: set[str] = set()
+    unwanted = [re.compile(pattern, re.IGNORECASE) for pattern in settings.drop_patterns]
     checked = []
     for candidate in candidates:
         words = len(candidate.text.split())
-        letters = _LETTERS.sub(" ", candidate.text.lower()).strip()
+        letters = _letters(candidate.text)
+        found = next((pattern.pattern for pattern in unwanted if pattern.search(candidate.text)), None)
         if not settings.min_words <= words <= settings.max_words:
             candidate = replace(candidate, kept=False, reason=f"{words} words")
+        elif found is not None:
+            candidate = replace(candidate, kept=False, reason=f"has {found}")
         elif settings.drop_repeats and letters in seen:
             candidate = replace(candidate, kept=False, reason="repeats another text")
         else:
@@ -93,6 +113,10 @@ def _sane(candidates: Sequence[Candidate], settings: SelectionSettings) -> list[
             seen.add(letters)
         checked.append(candidate)
     return checked
+
+
+def _letters(text: str) -> str:
+    return _LETTERS.sub(" ", text.lower()).strip()
 
 
 def value_of(candidate: Candidate, expression: str) -> float:

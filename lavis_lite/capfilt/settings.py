@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -30,7 +31,11 @@ class SelectionSettings:
         keep_matching: share of the reference's texts that pass.
         filtered: which texts the rule is asked about; the others are kept.
         min_words, max_words: of a text, by its spaces; others are dropped whatever their scores.
+        drop_patterns: regular expressions; a text in which one is found, whatever the case, is dropped:
+            ``["https?://", "click (here|to)"]``.
         drop_repeats: keep of equal texts of one image (letters' case and punctuation apart) the first.
+        near_repeats: of an image's texts that pass, drop those that have this share of their words (those
+            in both, of those in either) in common with one before; None to not look.
     """
 
     rule: str = "itm"
@@ -43,7 +48,9 @@ class SelectionSettings:
     filtered: Which = "both"
     min_words: int = 1
     max_words: int = 100
+    drop_patterns: list[str] = field(default_factory=list)
     drop_repeats: bool = True
+    near_repeats: float | None = None
 
     def check(self) -> list[tuple[str, str]]:
         """Return complaints about values that cannot be."""
@@ -56,6 +63,13 @@ class SelectionSettings:
             complaints.append(("keep_matching", f"must lie between 0 and 1, found {self.keep_matching!r}."))
         if self.reference is not None and self.rule in ("best", "fraction"):
             complaints.append(("reference", f"sets a threshold, which rule: {self.rule} has no use for."))
+        if self.near_repeats is not None and not 0 < self.near_repeats <= 1:
+            complaints.append(("near_repeats", f"must lie in (0, 1], found {self.near_repeats!r}."))
+        for pattern in self.drop_patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                complaints.append(("drop_patterns", f"{pattern!r} is no regular expression: {error}."))
         if self.best_synthetic is not None and self.best_synthetic < 1:
             complaints.append(("best_synthetic", "must be at least 1; leave it out to keep all."))
         return complaints

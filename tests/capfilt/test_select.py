@@ -54,6 +54,19 @@ def test_of_equal_texts_the_first_is_kept():
     assert kept([[WEB, again]], drop_repeats=False) == [["a red circle", "A red  circle!"]]
 
 
+def test_of_texts_that_pass_and_are_nearly_equal_the_first_is_kept():
+    texts = {"a big red circle": 0.4, "the big red circle": 0.9, "one big red circle here": 0.8, "a cat": 0.9}
+    sample = [Candidate(text, "synthetic", {"itm": value}) for text, value in texts.items()]
+    assert kept([sample], near_repeats=0.5) == [["the big red circle", "a cat"]]
+    assert len(kept([sample])[0]) == 3
+
+
+def test_texts_with_an_unwanted_pattern_are_dropped():
+    advert = Candidate("Click here: www.shop.example", "web", {"itm": 0.9})
+    (judged,) = select([[advert, WEB]], SelectionSettings(drop_patterns=["click (here|to)"]))
+    assert [candidate.reason for candidate in judged] == ["has click (here|to)", ""]
+
+
 def test_the_best_fraction_is_of_a_whole_shard():
     samples = [[Candidate(f"text {n}", "web", {"itm": n / 10})] for n in range(10)]
     assert sum(map(len, kept(samples, rule="fraction", fraction=0.3))) == 3
@@ -67,6 +80,8 @@ def test_the_best_fraction_is_of_a_whole_shard():
         ({"batch_size": 0}, "batch_size: must be at least 1"),
         ({"scorers": {}}, "name at least one"),
         ({"best_synthetic": 0}, "best_synthetic"),
+        ({"near_repeats": 0.0}, "near_repeats"),
+        ({"drop_patterns": ["("]}, "drop_patterns: '\\(' is no regular expression"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):
