@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("config", help="yaml file of the loop")
     parser.add_argument("--seeds", type=int, nargs="+", help="in place of the config's")
     parser.add_argument("--output-dir", help="in place of the config's")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds that run side by side")
     parser.add_argument("--table", action="store_true", help="run nothing; print the table of what is there")
     parser.set_defaults(execute=execute)
 
@@ -113,9 +115,8 @@ def execute(options: argparse.Namespace) -> int:
     changes = {"seeds": options.seeds, "output_dir": options.output_dir}
     config = replace(config, **{key: value for key, value in changes.items() if value})
     if not options.table:
-        for seed in config.seeds:
-            for name in needed_stages(config):
-                run_stage(config, name, seed)
+        with ThreadPoolExecutor(max(1, options.jobs)) as side_by_side:
+            list(side_by_side.map(lambda seed: run_seed(config, seed), config.seeds))
     print(table(config))
     return 0
 
@@ -152,6 +153,16 @@ def needed_stages(config: Bootstrap) -> list[str]:
 def folder_of(config: Bootstrap, name: str, seed: int) -> Path:
     """Return where a stage's run lies."""
     return Path(config.output_dir) / f"seed_{seed}" / name
+
+
+def run_seed(config: Bootstrap, seed: int) -> None:
+    """Run what the table needs of a seed, in order.
+
+    Raises:
+        ConfigError: of a stage.
+    """
+    for name in needed_stages(config):
+        run_stage(config, name, seed)
 
 
 def run_stage(config: Bootstrap, name: str, seed: int) -> None:

@@ -63,6 +63,16 @@ def test_stages_run_once_and_start_from_the_ones_before(loop, tmp_path):
     assert refused.returncode != 0 and "was done with other settings" in refused.stderr
 
 
+def test_seeds_that_run_side_by_side_come_to_the_same(loop, tmp_path):
+    path, _ = loop
+    words = [*LOOP, str(path), "--seeds", "1", "2"]
+    apart = run(words)
+    together = run([*words, "--jobs", "2", "--output-dir", str(tmp_path / "together")])
+    assert apart.returncode == together.returncode == 0, together.stderr[-3000:]
+    assert together.stdout.splitlines()[:5] == apart.stdout.splitlines()[:5]
+    assert "| short | 2 | " in together.stdout
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
