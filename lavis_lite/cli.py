@@ -12,6 +12,8 @@ from typing import NoReturn
 # Modules of lavis_lite.commands that add a parser of their own; light to import.
 COMMANDS = ("models", "convert", "search", "datasets", "download", "shards", "capfilt", "bootstrap")
 
+WRONG_PATHS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+
 
 def main(command: str | None = None, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and leave with its exit code.
@@ -101,9 +103,9 @@ def _run(options: argparse.Namespace) -> int:
         return _report(options) if options.command == "report" else _metrics(options)
     except (ConfigError, UnknownNameError) as error:
         return _complain(error)
-    except ValueError as error:
-        # Our own complaints about files, weights and values; anything else deserves its traceback.
-        if type(error).__module__.startswith("lavis_lite."):
+    except (ValueError, OSError) as error:
+        # Our own complaints, and paths that are not what they should be; all else deserves its traceback.
+        if type(error).__module__.startswith("lavis_lite.") or isinstance(error, WRONG_PATHS):
             return _complain(error)
         raise
 
@@ -178,6 +180,10 @@ def _metrics(options: argparse.Namespace) -> int:
 
     from lavis_lite.commands.launch import print_table
     from lavis_lite.common.run_folder import RunFolder
+    from lavis_lite.common.schema import ConfigError
 
-    print_table(RunFolder(Path(options.run)))
+    folder = RunFolder(Path(options.run))
+    if not folder.evaluate_file.is_file():
+        raise ConfigError(f"{folder.evaluate_file}: no such file; the run has not been tested, or is none.")
+    print_table(folder)
     return 0

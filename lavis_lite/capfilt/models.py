@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from lavis_lite.capfilt.scorers import Asked, BaseScorer, fingerprint
 from lavis_lite.capfilt.settings import CapFiltSettings
-from lavis_lite.common.registry import registry
+from lavis_lite.common.registry import registry, suggest
 from lavis_lite.common.schema import ConfigError, parse
 
 Eyes = Callable[[Image.Image], Tensor]
@@ -88,16 +89,39 @@ def build_models(captioner: Any, eyes: Eyes, settings: CapFiltSettings, device: 
     """Return the models that `settings` name, with this captioner.
 
     Raises:
-        ConfigError: a captioner that cannot write, an unknown scorer, or a rule that asks for a score
-            which nobody gives.
+        ConfigError: a captioner that cannot write, or not with these settings; an unknown scorer; a rule
+            that asks for a score which nobody gives.
     """
-    if captioner is not None and not hasattr(captioner, "generate"):
-        raise ConfigError(f"{type(captioner).__name__} cannot write captions; name a captioner.")
+    if captioner is not None:
+        _check_generation(captioner, settings.generation_settings)
     scorers = [_build_scorer(name, values or {}, device) for name, values in settings.scorers.items()]
     models = Models(captioner, eyes, scorers, settings, device)
     if settings.filtered != "none" or settings.rule in ("best", "fraction"):
         settings.check_scores(models.score_names)
+    if captioner is not None and settings.captions_per_image:
+        _try_captioner(models)
     return models
+
+
+def _check_generation(captioner: Any, given: Mapping[str, Any]) -> None:
+    if not hasattr(captioner, "generate"):
+        raise ConfigError(f"{type(captioner).__name__} cannot write captions; name a captioner.")
+    parameters = inspect.signature(captioner.generate).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = [name for name in parameters if name not in ("samples", "num_captions", "seed")]
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"generation.{name} is nothing that the captioner knows.{suggest(name, known)}")
+
+
+def _try_captioner(models: Models) -> None:
+    """Caption a black image, so that values which cannot be are found before the first shard."""
+    image = models.eyes(Image.new("RGB", (32, 32)))
+    try:
+        models.caption(image[None], [0])
+    except ValueError as error:
+        raise ConfigError(f"generation, captions_per_image: {error}") from error
 
 
 def _build_scorer(name: str, values: Mapping[str, Any], device: torch.device) -> BaseScorer:

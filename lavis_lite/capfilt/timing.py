@@ -50,7 +50,7 @@ def summary(records: Iterable[Mapping[str, Any]], units: int) -> str:
     samples = sum(record["samples"] for record in records)
     busy = sum(record["seconds"] for record in records)
     if not samples or not busy:
-        return "nothing done yet"
+        return "no image done yet"
     first = min(record["finished"] - record["seconds"] for record in records)
     elapsed = max(record["finished"] for record in records) - first
     models = {stage: sum(record[stage] for record in records) for stage in STAGES}

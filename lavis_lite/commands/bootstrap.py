@@ -125,16 +125,14 @@ def read_loop(path: Path) -> dict[str, Any]:
     """Return the content of a loop's file, over that of its base.
 
     Raises:
-        ConfigError: no such file.
+        ConfigError: no such file, or no valid yaml.
     """
     from omegaconf import OmegaConf
 
-    from lavis_lite.common.schema import ConfigError
+    from lavis_lite.common.config import read_yaml
 
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file.")
-    content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    if not isinstance(content, dict) or "base" not in content:
+    content = OmegaConf.to_container(read_yaml(path), resolve=True)
+    if "base" not in content:
         return content
     before = read_loop(Path(content["base"]))
     return {**before, **content, "stages": {**before["stages"], **content.get("stages", {})}}

@@ -171,10 +171,7 @@ def _execute_refilter(options: argparse.Namespace) -> int:
 
 
 def _execute_judge(options: argparse.Namespace) -> int:
-    from lavis_lite.datasets.shapes.judge import judge
-    from lavis_lite.datasets.shapes.write_web import read_truth
-
-    figures = judge(_rows(options.folder), read_truth(Path(options.truth)))
+    figures = _judged(options)
     names = list(next(iter(figures.values()), {}))
     width = max(map(len, names), default=0)
     print(f"{'':<{width}}  " + "  ".join(f"{source:>9}" for source in figures))
@@ -184,25 +181,32 @@ def _execute_judge(options: argparse.Namespace) -> int:
 
 
 def _execute_report(options: argparse.Namespace) -> int:
-    from lavis_lite.datasets.shapes.judge import judge
-    from lavis_lite.datasets.shapes.write_web import read_truth
+    from lavis_lite.capfilt.refilter import settings_of
     from lavis_lite.report.capfilt_report import write_capfilt_report
 
-    figures = None
-    if options.truth:
-        figures = judge(_rows(options.folder), read_truth(Path(options.truth)))
+    settings_of(options.folder)  # refuses what is no output folder
+    figures = _judged(options) if options.truth else None
     print(write_capfilt_report(Path(options.folder).expanduser(), figures))
     return 0
 
 
-def _rows(folder: str) -> list[dict[str, Any]]:
-    from pyarrow import parquet
+def _judged(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Return precision, recall and the like of each source of texts."""
+    from lavis_lite.capfilt.refilter import settings_of
+    from lavis_lite.capfilt.tables import read_rows
+    from lavis_lite.datasets.shapes.judge import judge
+    from lavis_lite.datasets.shapes.write_web import read_truth
 
-    tables = sorted((Path(folder).expanduser() / "scores").glob("*.parquet"))
-    return [row for table in tables for row in parquet.read_table(table).to_pylist()]
+    settings_of(options.folder)  # refuses what is no output folder
+    tables = sorted((Path(options.folder).expanduser() / "scores").glob("*.parquet"))
+    truth = read_truth(Path(options.truth).expanduser())
+    return judge([row for table in tables for row in read_rows(table)], truth)
 
 
 def _execute_status(options: argparse.Namespace) -> int:
+    from lavis_lite.capfilt.refilter import settings_of
+
+    settings_of(options.folder)  # refuses what is no output folder
     _print_status(Path(options.folder).expanduser())
     return 0
 
@@ -228,7 +232,8 @@ def _print_status(folder: Path) -> None:
 def _settings(settings_class: type, options: Sequence[str], held: dict[str, Any] | None = None) -> Any:
     from omegaconf import OmegaConf
 
+    from lavis_lite.common.config import read_options
     from lavis_lite.common.schema import parse
 
-    given = OmegaConf.to_container(OmegaConf.from_dotlist(list(options)), resolve=True)
+    given = OmegaConf.to_container(read_options(options), resolve=True)
     return parse(settings_class, {**(held or {}), **given}, where="capfilt")

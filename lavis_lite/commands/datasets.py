@@ -40,18 +40,21 @@ def dataset_settings(name: str, options: Sequence[str]) -> dict[str, Any]:
 
     Raises:
         UnknownNameError: no such data set; the message names the nearest.
+        ConfigError: an option that the data set does not have, or whose value cannot be.
     """
     from omegaconf import OmegaConf
 
-    from lavis_lite.common.config import dataset_defaults
+    from lavis_lite.common.config import dataset_defaults, read_options
     from lavis_lite.common.registry import registry
+    from lavis_lite.common.schema import parse
     from lavis_lite.datasets import builders  # noqa: F401 (registers them)
 
     builder = registry.get_builder_class(name)
     defaults = dataset_defaults(builder, name) if builder.default_configs else {}
-    return OmegaConf.to_container(
-        OmegaConf.merge(defaults, OmegaConf.from_dotlist(list(options))), resolve=True
-    )
+    settings = OmegaConf.to_container(OmegaConf.merge(defaults, read_options(options)), resolve=True)
+    if options:
+        parse(builder.Config, settings, where=f"datasets.{name}")
+    return settings
 
 
 def _execute_list(options: argparse.Namespace) -> int:

@@ -91,8 +91,8 @@ def load_config(
     Raises:
         ConfigError: everything that is wrong, each with its file, key, value and nearest valid choice.
     """
-    run_file = Layer(str(cfg_path), _read_yaml(Path(cfg_path)))
-    overrides = Layer("--options", _read_options(options))
+    run_file = Layer(str(cfg_path), read_yaml(Path(cfg_path)))
+    overrides = Layer("--options", read_options(options))
     top = OmegaConf.merge(run_file.settings, overrides.settings)
     _check_sections(top, run_file.name)
     modules = [*(top.get("imports") or []), *imports]
@@ -167,7 +167,7 @@ def model_defaults(model_class: type, model_type: str | None) -> dict[str, Any]:
         raise UnknownNameError(
             f"The model {name!r} has no type {model_type!r}.{suggest(str(model_type), types)}"
         )
-    defaults = OmegaConf.to_container(_read_yaml(default_path("models", types[model_type])), resolve=True)
+    defaults = OmegaConf.to_container(read_yaml(default_path("models", types[model_type])), resolve=True)
     return {"model": defaults.get("model") or {}, "preprocess": defaults.get("preprocess") or {}}
 
 
@@ -182,7 +182,7 @@ def dataset_defaults(builder_class: type, name: str, variant: str = "default") -
         return {}
     if variant not in variants:
         raise UnknownNameError(f"The data set {name!r} has no type {variant!r}.{suggest(variant, variants)}")
-    content = OmegaConf.to_container(_read_yaml(default_path("datasets", variants[variant])), resolve=True)
+    content = OmegaConf.to_container(read_yaml(default_path("datasets", variants[variant])), resolve=True)
     return next(iter((content.get("datasets") or {}).values()), None) or {}
 
 
@@ -225,7 +225,12 @@ def _check_shared_settings(sections: Mapping[str, Any], layers: Sequence[Layer])
                 )
 
 
-def _read_yaml(path: Path) -> DictConfig:
+def read_yaml(path: Path) -> DictConfig:
+    """Return the content of a yaml file.
+
+    Raises:
+        ConfigError: no such file, no valid yaml, or no keys in it.
+    """
     if not path.is_file():
         near = nearest(path.name, [file.name for file in path.parent.glob("*.yaml")])
         hint = f" Did you mean {path.parent / near[0]}?" if near else ""
@@ -237,18 +242,27 @@ def _read_yaml(path: Path) -> DictConfig:
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {_first_line(error)}") from error
     if not isinstance(content, DictConfig):
-        raise ConfigError(f"{path}: expected the sections {', '.join(SECTIONS)}, found something else.")
+        raise ConfigError(f"{path}: expected keys with values, found something else.")
     return content
 
 
-def _read_options(options: Sequence[str]) -> DictConfig:
+def read_options(options: Sequence[str]) -> DictConfig:
+    """Return what the words of a command line set.
+
+    Raises:
+        ConfigError: a word that is not ``key=value``, or whose value is no valid yaml.
+    """
     for option in options:
         if "=" not in option:
-            raise ConfigError(f"--options: {option!r} is not of the form section.key=value.")
-    try:
-        return OmegaConf.from_dotlist(list(options))
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError(f"--options: {_first_line(error)}") from error
+            raise ConfigError(f"--options: {option!r} is not of the form key=value, as run.max_epoch=5.")
+        try:
+            OmegaConf.from_dotlist([option])
+        except (OmegaConfBaseException, yaml.YAMLError) as error:
+            raise ConfigError(
+                f"--options: {option!r}: the value is not valid yaml; a mapping is written {{key: value}}, "
+                f"with a space ({_first_line(error)})."
+            ) from error
+    return OmegaConf.from_dotlist(list(options))
 
 
 def _check_sections(top: DictConfig, source: str) -> None:

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lavis_lite.common.schema import ConfigError
+
 # Key of a batch that is there only so that a rank with an empty share takes part in the step.
 FILLER = "filler"
 TIMEOUT = datetime.timedelta(minutes=30)
@@ -187,11 +189,11 @@ def pick_device(wanted: str) -> torch.device:
     """Return the device to run on: "auto" takes the GPU of this rank if there is one.
 
     Raises:
-        ValueError: not a device that torch knows.
+        ConfigError: not a device that torch knows.
     """
     if wanted in ("auto", "cuda"):
         return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     try:
         return torch.device(wanted)
     except RuntimeError as error:
-        raise ValueError(f"run.device: {wanted!r} is no device; choose auto, cpu, cuda or mps.") from error
+        raise ConfigError(f"device: {wanted!r} is none; choose auto, cpu, cuda or mps.") from error

@@ -143,6 +143,22 @@ def test_scores_are_those_of_the_model(undisturbed, weights, crawl):
         assert row["itc"] == pytest.approx(model(samples, match_head="itc").item(), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("generation", "message"),
+    [
+        ({"top_q": 0.9}, r"generation\.top_q is nothing that the captioner knows\. Did you mean top_p"),
+        ({"use_nucleus_sampling": True, "top_p": 1.5}, "top_p"),
+        ({"use_nucleus_sampling": False, "num_beams": 1}, "captions"),
+    ],
+)
+def test_generation_that_cannot_be_is_refused_before_the_first_shard(
+    generation, message, crawl, weights, tmp_path
+):
+    with pytest.raises(ConfigError, match=message):
+        clean(crawl, tmp_path / "out", weights, generation=generation)
+    assert not (tmp_path / "out").exists()
+
+
 def test_workers_killed_at_any_moment_change_nothing(weights, tmp_path):
     crawl = write_shards(tmp_path / "crawl", [6, 5, 7, 4] * 8)
     undisturbed, failed = clean(crawl, tmp_path / "undisturbed", weights)

@@ -141,7 +141,7 @@ def test_a_processor_that_disagrees_with_the_model_is_refused(tutorial):
         ("modl.arch=x", r"'modl' is not a section of a config. Did you mean model"),
         ("run.metrics=[BLUE]", r"run.metrics: .*BLEU"),
         ("run.seed=${model.nowhere}", r"run.seed"),
-        ("max_epoch", r"'max_epoch' is not of the form section.key=value"),
+        ("max_epoch", r"'max_epoch' is not of the form key=value"),
     ],
 )
 def test_a_mistake_is_one_clear_message(tutorial, option, message):

@@ -7,6 +7,7 @@ from typing import Any
 
 from lavis_lite.datasets.shapes.truth import main_object_is_right
 from lavis_lite.datasets.shapes.web_noise import is_wholly_wrong
+from lavis_lite.datasets.shapes.write import ShapesError
 from lavis_lite.datasets.shapes.write_web import WebTruth
 
 
@@ -20,12 +21,17 @@ def judge(rows: Iterable[Mapping[str, Any]], truth: Mapping[str, WebTruth]) -> d
 
     Args:
         rows: of CapFilt's table of scores: {"key", "source", "text", "kept"}.
+
+    Raises:
+        ShapesError: nothing is known of a sample.
     """
     sources: dict[str, list[tuple[bool, bool, bool, bool]]] = {}
     for row in rows:
         if not row["source"]:
             continue
-        known = truth[row["key"]]
+        known = truth.get(row["key"])
+        if known is None:
+            raise ShapesError(f"Sample {row['key']!r} is not among the {len(truth)} whose truth is known.")
         wrong = is_wholly_wrong(row["text"], known.scene)
         whole = known.clean if row["source"] == "web" else main_object_is_right(row["text"], known.scene)
         right = main_object_is_right(row["text"], known.scene)

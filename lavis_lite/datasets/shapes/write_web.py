@@ -24,7 +24,7 @@ from typing import Any
 from lavis_lite.datasets.shapes.grammar import captions
 from lavis_lite.datasets.shapes.scene import Scene, numbered_rng, numbered_scene
 from lavis_lite.datasets.shapes.web_noise import CLEAN, NOISES, WebCaption, web_caption
-from lavis_lite.datasets.shapes.write import CAPTIONS_PER_IMAGE
+from lavis_lite.datasets.shapes.write import CAPTIONS_PER_IMAGE, ShapesError
 from lavis_lite.datasets.shapes.write_images import check_sizes, drawn_jpeg, numbers_of
 from lavis_lite.datasets.shapes.write_once import write_json, write_jsonl, write_once
 
@@ -114,8 +114,17 @@ def shard_paths(folder: Path) -> list[Path]:
 
 
 def read_truth(folder: Path) -> dict[str, WebTruth]:
-    """Return what is known of each sample that `write_web` wrote into `folder`, by key."""
-    lines = (folder / TRUTH_FILE).read_text(encoding="utf-8").splitlines()
+    """Return what is known of each sample that `write_web` wrote into `folder`, by key.
+
+    Raises:
+        ShapesError: nothing is known there.
+    """
+    file = folder / TRUTH_FILE
+    if not file.is_file():
+        raise ShapesError(
+            f"{file}: no such file; name the folder that the shards of shapes_web were drawn in."
+        )
+    lines = file.read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     return {
         record["key"]: WebTruth(**{**record, "scene": Scene.from_json(record["scene"])}) for record in records
