@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,4 +138,5 @@ def _file_reader(dataset: Any, numbers: range) -> Callable[[OnDamage], Iterator[
 def unit_names(paths: Sequence[str]) -> list[str]:
     """Return a name in the output for each shard: its own, numbered where two are called alike."""
     stems = [Path(path).name.removesuffix(".tar") for path in paths]
-    return [stem if stems.count(stem) == 1 else f"{number:06d}-{stem}" for number, stem in enumerate(stems)]
+    count = Counter(stems)
+    return [stem if count[stem] == 1 else f"{number:06d}-{stem}" for number, stem in enumerate(stems)]
