@@ -99,9 +99,13 @@ class _Images:
 
 def _tar_reader(shard: TarShard) -> Callable[[OnDamage], Iterator[Sample]]:
     def read(on_damage: OnDamage) -> Iterator[Sample]:
-        for raw in raw_samples(shard, on_damage):
+        count = 0
+        for raw in raw_samples(shard, on_damage, whole_or_error=True):
             members = {key: value for key, value in raw.items() if not key.startswith("__")}
             yield Sample(raw["__key__"], members, _json(members.get("json")))
+            count += 1
+        if shard.samples not in (None, count):
+            on_damage(f"{shard.name}: holds {count} samples, its index says {shard.samples}")
 
     return read
 

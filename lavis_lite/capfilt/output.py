@@ -3,12 +3,13 @@
 =============================  ===============================================================
 ``shards/<name>.tar``          the samples that keep a text: image bytes as they were, ``json``
 ``scores/<name>.parquet``      every text of every sample, with scores and decision
-``done/<name>.json``           counts, and what the shard was made with; written last
+``done/<name>.json``           counts, digests of the input and of models and settings; written last
 =============================  ===============================================================
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -66,6 +67,7 @@ class OutputFolder:
     def __init__(self, folder: str | Path, identity: Mapping[str, Any]) -> None:
         self.folder = Path(folder).expanduser()
         self.identity = json.loads(json.dumps(identity))
+        self.made_with = hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
         for name in ("shards", "scores", "done", "failed", "times"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self._check_identity()
@@ -121,6 +123,8 @@ class OutputFolder:
             "failed": failed,
             "written": len(written),
             "damage": list(damage),
+            "input": _digest_of(samples),
+            "made_with": self.made_with,
         }
         write_json(counts, self.folder / "done" / f"{name}.json")
         return counts
@@ -178,6 +182,17 @@ class OutputFolder:
         for _ in write_whole(tables, self.folder / "scores.parquet", self.folder / "kept.json"):
             pass
         return self.folder / "kept.json"
+
+
+def _digest_of(samples: Sequence[Sample]) -> str:
+    """Return what tells one input from another: its keys and bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for sample in samples:
+        digest.update(sample.key.encode())
+        for suffix, member in sorted(sample.members.items()):
+            digest.update(f"\n{suffix} {len(member)}\n".encode())
+            digest.update(member)
+    return digest.hexdigest()
 
 
 def _of_each_text(sample: Sample) -> Iterator[Sample]:

@@ -8,38 +8,30 @@ import json
 import logging
 import os
 import re
-import ssl
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from email.message import Message
 from pathlib import Path
-from typing import Any
-from urllib import request
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from lavis_lite.common.http_requests import (
+    HEADERS,
+    REMEDY,
+    BrokenOffError,
+    DownloadError,
+    check_encoding,
+    length_of,
+    open_address,
+    retried,
+    validator_of,
+)
+
 logger = logging.getLogger(__name__)
 
-REMEDY = "Look at the address in a browser, or set the path of a local copy in its place."
 _CHUNK_BYTES = 1 << 18
-_PASSING_FAULTS = {408, 425, 429, 500, 502, 503, 504}
-_LONGEST_WAIT_SECONDS = 60.0
-
-
-class DownloadError(OSError):
-    """A file that cannot be had from where it was asked for."""
-
-
-class _InterruptedError(Exception):
-    """An attempt failed in a way that another attempt may not."""
-
-    def __init__(self, message: str, wait_seconds: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait_seconds = wait_seconds
 
 
 @dataclass
@@ -75,16 +67,7 @@ def download(url: str, partial: Path, *, timeout_seconds: float, retries: int) -
     Raises:
         DownloadError: the server refuses, or broke off `retries` + 1 times, or the disk is full.
     """
-    for attempt in range(1, retries + 2):
-        try:
-            return _attempt(url, partial, timeout_seconds)
-        except _InterruptedError as failure:
-            if attempt > retries:
-                raise DownloadError(f"{url}: {failure}, in attempt {attempt}. {REMEDY}") from failure
-            wait_seconds = max(failure.wait_seconds, 0.5 * 2 ** (attempt - 1))
-            logger.warning("%s: %s; trying again in %g s", url, failure, wait_seconds)
-            time.sleep(min(wait_seconds, _LONGEST_WAIT_SECONDS))
-    raise ValueError(f"retries must not be negative, found {retries}")
+    return retried(lambda: _attempt(url, partial, timeout_seconds), url, retries)
 
 
 def discard(partial: Path) -> None:
@@ -104,23 +87,23 @@ def _attempt(url: str, partial: Path, timeout_seconds: float) -> bool:
         offset = partial.stat().st_size
         if offset == origin.length:
             return True
-    headers = {"User-Agent": "lavis-lite", "Accept-Encoding": "identity"}
+    headers = dict(HEADERS)
     if offset:
         headers |= {"Range": f"bytes={offset}-", "If-Range": origin.validator}
-    with _open(url, headers, timeout_seconds) as response:
+    with open_address(url, headers, timeout_seconds) as response:
         if response.status == 206 and offset:
             _check_range(response.headers, offset, origin.length, partial)
         elif response.status == 200:
-            offset, origin = 0, _Origin(url, _validator(response.headers), _length(response.headers))
-            _check_encoding(url, response.headers)
+            offset, origin = 0, _Origin(url, validator_of(response.headers), length_of(response.headers))
+            check_encoding(url, response.headers)
         elif response.status == 416:
             discard(partial)
-            raise _InterruptedError("the server's file is now shorter than what came of it before")
+            raise BrokenOffError("the server's file is now shorter than what came of it before")
         else:
             raise DownloadError(f"{url}: the server answers {response.status} {response.reason}. {REMEDY}")
         size = _write(response, partial, offset, origin)
     if origin.length is not None and size != origin.length:
-        raise _InterruptedError(f"broken off after {size} of {origin.length} bytes")
+        raise BrokenOffError(f"broken off after {size} of {origin.length} bytes")
     return offset > 0
 
 
@@ -157,51 +140,12 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
             chunk = response.read(_CHUNK_BYTES)
         except http.client.IncompleteRead as error:
             yield error.partial
-            raise _InterruptedError("broken off by the server") from error
+            raise BrokenOffError("broken off by the server") from error
         except (OSError, http.client.HTTPException) as error:
-            raise _InterruptedError(f"broken off ({error or type(error).__name__})") from error
+            raise BrokenOffError(f"broken off ({error or type(error).__name__})") from error
         if not chunk:
             return
         yield chunk
-
-
-def _open(url: str, headers: dict[str, str], timeout_seconds: float) -> http.client.HTTPResponse | HTTPError:
-    ascii_url = quote(url, safe="%/:?#[]@!$&'()*+,;=~")
-    try:
-        opener = request.build_opener(_WebRedirectHandler)
-        return opener.open(request.Request(ascii_url, headers=headers), timeout=timeout_seconds)
-    except HTTPError as error:
-        if error.code == 416 and "Range" in headers:
-            return error
-        with error:
-            answer = f"the server answers {error.code} {error.reason}"
-            if error.code in _PASSING_FAULTS:
-                raise _InterruptedError(answer, _seconds_to_wait(error.headers)) from error
-            raise DownloadError(f"{url}: {answer}. {REMEDY}") from error
-    except DownloadError:
-        raise
-    except (http.client.InvalidURL, ValueError) as error:
-        raise DownloadError(f"{url}: is not a valid address ({error}).") from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = error.reason if isinstance(error, URLError) else error
-        if isinstance(reason, ssl.SSLCertVerificationError):
-            raise DownloadError(f"{url}: the server's certificate is not trusted ({reason}).") from error
-        raise _InterruptedError(f"the server cannot be reached ({reason})") from error
-
-
-class _WebRedirectHandler(request.HTTPRedirectHandler):
-    """Follow to http(s) only, and never from https to http."""
-
-    def redirect_request(
-        self, req: request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> request.Request | None:
-        """Return the request for `newurl`."""
-        scheme = urlsplit(newurl).scheme
-        if scheme not in ("http", "https") or (req.type == "https" and scheme == "http"):
-            raise DownloadError(
-                f"{req.full_url}: leads on to {newurl}, which is not followed from {req.type}. {REMEDY}"
-            )
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _check_range(headers: Message, offset: int, length: int | None, partial: Path) -> None:
@@ -209,14 +153,7 @@ def _check_range(headers: Message, offset: int, length: int | None, partial: Pat
     if match and int(match[1]) == offset and (length is None or match[2] in (str(length), "*")):
         return
     discard(partial)
-    raise _InterruptedError(f"the server continues with {headers.get('Content-Range')} in place of {offset}-")
-
-
-def _check_encoding(url: str, headers: Message) -> None:
-    """Refuse what was compressed for the way only; some servers mark every .gz file so."""
-    encoding = headers.get("Content-Encoding", "identity")
-    if encoding != "identity" and not urlsplit(url).path.endswith(("gz", "bz2", "xz", "zst", "br")):
-        raise DownloadError(f"{url}: the server sends it as {encoding}, though asked not to. {REMEDY}")
+    raise BrokenOffError(f"the server continues with {headers.get('Content-Range')} in place of {offset}-")
 
 
 def _check_not_a_page(url: str, headers: Message, beginning: bytes) -> None:
@@ -224,18 +161,3 @@ def _check_not_a_page(url: str, headers: Message, beginning: bytes) -> None:
     is_page = headers.get_content_type() == "text/html" and beginning.lstrip()[:1] == b"<"
     if is_page and not urlsplit(url).path.endswith((".html", ".htm")):
         raise DownloadError(f"{url}: the server answers with a web page in place of the file. {REMEDY}")
-
-
-def _validator(headers: Message) -> str | None:
-    tag = headers.get("ETag", "")
-    return tag if tag.startswith('"') else headers.get("Last-Modified")
-
-
-def _length(headers: Message) -> int | None:
-    length = headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() else None
-
-
-def _seconds_to_wait(headers: Message) -> float:
-    wait = headers.get("Retry-After", "")
-    return float(wait) if wait.isdecimal() else 0.0

@@ -23,7 +23,8 @@ from urllib.request import url2pathname
 from filelock import FileLock, Timeout
 from iopath.common.file_io import NativePathHandler, PathHandler, PathManager
 
-from lavis_lite.common.download import REMEDY, DownloadError, discard, download
+from lavis_lite.common.download import discard, download
+from lavis_lite.common.http_requests import REMEDY, DownloadError
 
 logger = logging.getLogger(__name__)
 

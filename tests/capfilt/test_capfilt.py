@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from file_server import running_server
 from processes import REPOSITORY, run
 from pyarrow import parquet
 
 from lavis_lite import load_model
-from lavis_lite.capfilt.inputs import from_shards
+from lavis_lite.capfilt.inputs import Input, from_shards
 from lavis_lite.capfilt.models import build_models
 from lavis_lite.capfilt.output import CapFiltError
 from lavis_lite.capfilt.run import run_capfilt
@@ -54,7 +55,11 @@ def crawl(tmp_path) -> Path:
 
 
 def clean(
-    crawl: Path, output: Path, weights: dict[str, Path], scorer: str = "blip_image_text_matching", **changes
+    crawl: Path | Input,
+    output: Path,
+    weights: dict[str, Path],
+    scorer: str = "blip_image_text_matching",
+    **changes,
 ):
     chosen = {"model": scorer, "model_type": "tiny", "checkpoint": str(weights[scorer])}
     settings = CapFiltSettings(**{**SETTINGS, "scorers": {"blip": chosen}, **changes})
@@ -62,7 +67,8 @@ def clean(
     captioner, eyes = load_model_with_eyes("blip_caption", "tiny", str(weights["blip_caption"]), device)
     models = build_models(captioner, eyes, settings, device)
     with Progress(4, "capfilt", enabled=False) as progress:
-        return run_capfilt(from_shards(list_shards([str(crawl)])), models, settings, output, progress)
+        given = crawl if isinstance(crawl, Input) else from_shards(list_shards([str(crawl)]))
+        return run_capfilt(given, models, settings, output, progress)
 
 
 def command(crawl: Path, output: Path, weights: dict[str, Path], *more: str) -> list[str]:
@@ -108,6 +114,17 @@ def test_every_sample_and_every_text_is_accounted_for(undisturbed):
     for marker in (undisturbed / "done").glob("*.json"):
         counts = json.loads(marker.read_text())
         assert counts["samples"] == counts["kept"] + counts["filtered"] + counts["failed"]
+
+
+def test_a_finished_shard_says_what_it_was_made_of_and_with(undisturbed, crawl, weights, tmp_path):
+    before = json.loads((undisturbed / "done" / "shard-000.json").read_text())
+    other_threshold, _ = clean(crawl, tmp_path / "other", weights, threshold=0.6)
+    after = other_threshold.done()["shard-000"]
+    assert after["input"] == before["input"] and after["made_with"] != before["made_with"]
+    write_shards(crawl, [5, 5, 7, 4])
+    other_input, _ = clean(crawl, tmp_path / "fewer", weights)
+    fewer = other_input.done()["shard-000"]
+    assert fewer["input"] != before["input"] and fewer["made_with"] == before["made_with"]
 
 
 def test_cleaned_shards_hold_the_images_untouched_and_train_directly(undisturbed, crawl):
@@ -226,19 +243,41 @@ def test_what_cannot_be_used_is_counted_with_its_reason(weights, tmp_path):
     ]
     crawl = write_tar(tmp_path / "crawl" / "a.tar", samples).parent
     output, _ = clean(crawl, tmp_path / "out", weights, threshold=0.0)
-    assert output.done()["a"] | {"damage": []} == {
+    marker = output.done()["a"]
+    assert {name: value for name, value in marker.items() if isinstance(value, int)} == {
         "samples": 4,
         "kept": 1,
         "filtered": 0,
         "failed": 3,
         "written": 1,
-        "damage": [],
     }
     pairs = json.loads((output.folder / "kept.json").read_text())
     assert {pair["url"] for pair in pairs} == {"http://there/1.jpg"} and pairs[0]["caption"] == "a text"
     rows = parquet.read_table(output.folder / "scores.parquet").to_pylist()
     reasons = {row["key"]: row["reason"] for row in rows if not row["source"]}
     assert reasons["private"] == "opted out" and "no image" in reasons["bare"] and "torn" in reasons["torn"]
+
+
+def test_a_shard_that_cannot_be_reached_is_set_aside_and_tried_again_by_the_same_command(
+    crawl, weights, tmp_path
+):
+    with running_server() as server:
+        server.behaviour.content = (crawl / "shard-000.tar").read_bytes()
+        server.behaviour.answers = [(404, {})] * 3
+        given = from_shards(list_shards([server.url]))
+        output, failed = clean(given, tmp_path / "out", weights)
+        assert failed == ["captions.json"] and not output.done()
+        assert "answers 404" in (output.folder / "failed" / "captions.json.txt").read_text()
+        output, failed = clean(given, tmp_path / "out", weights)
+    assert not failed and output.done()["captions.json"]["samples"] == 6
+    assert not list((output.folder / "failed").iterdir())
+
+
+def test_a_shard_with_fewer_samples_than_its_index_says_is_named(crawl, weights, tmp_path):
+    (crawl / "index.json").write_text(json.dumps({"shards": [{"name": "shard-001.tar", "samples": 9}]}))
+    output, _ = clean(crawl, tmp_path / "out", weights)
+    (damage,) = output.done()["shard-001"]["damage"]
+    assert damage.endswith("holds 5 samples, its index says 9")
 
 
 def test_a_shard_that_breaks_off_gives_its_good_samples_and_is_named(crawl, weights, tmp_path):

@@ -17,8 +17,8 @@ from urllib.request import Request
 import pytest
 from file_server import CONTENT, running_server
 
-from lavis_lite.common import download
-from lavis_lite.common.download import DownloadError
+from lavis_lite.common import download, http_requests
+from lavis_lite.common.http_requests import DownloadError
 from lavis_lite.common.storage import fetch
 
 
@@ -198,7 +198,7 @@ def test_a_redirect_within_the_web_is_followed(server):
 
 
 def test_a_redirect_from_https_to_http_is_not_followed():
-    handler = download._WebRedirectHandler()
+    handler = http_requests._WebRedirectHandler()
     with pytest.raises(DownloadError, match="leads on to http://b/, which is not followed from https"):
         handler.redirect_request(Request("https://a/"), None, 302, "Found", {}, "http://b/")
 

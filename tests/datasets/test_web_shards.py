@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from file_server import running_server
 from processes import run
 from shards import jpeg, write_shards, write_tar
 
@@ -18,7 +19,7 @@ from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.loading import BAD_SAMPLES
 from lavis_lite.datasets.web.dataset import WebDataset
 from lavis_lite.datasets.web.loader import WebTrainLoader
-from lavis_lite.datasets.web.shards import count_samples, list_shards, raw_samples
+from lavis_lite.datasets.web.shards import Shard, count_samples, list_shards, raw_samples
 
 
 def to_tensor(image) -> torch.Tensor:
@@ -189,6 +190,43 @@ def test_what_is_no_tar_is_refused(tmp_path):
     (tmp_path / "shard.tar").write_text("no tar")
     with pytest.raises(ConfigError, match="is no tar file"):
         dataset(tmp_path / "shard.tar")
+
+
+@pytest.fixture
+def server():
+    with running_server() as server:
+        yield server
+
+
+def remote(server, content: bytes) -> Shard:
+    server.behaviour.content = content
+    (shard,) = list_shards([server.url.replace("captions.json", "shard-000.tar")])
+    return shard
+
+
+def test_a_server_that_breaks_off_loses_nothing(server, folder):
+    whole = (folder / "shard-002.tar").read_bytes()
+    server.behaviour.cuts = [len(whole) // 3, len(whole) // 3]
+    read = list(raw_samples(remote(server, whole), pytest.fail))
+    assert [raw["__key__"] for raw in read] == [f"{n:06d}" for n in range(12, 21)]
+    assert len(server.behaviour.requested) == 3
+
+
+def test_a_shard_that_cannot_be_reached_is_noted_or_an_error(server, folder):
+    shard = remote(server, (folder / "shard-002.tar").read_bytes())
+    server.behaviour.answers = [(404, {}), (404, {})]
+    noted: list[str] = []
+    assert list(raw_samples(shard, noted.append)) == []
+    assert "answers 404" in noted[0]
+    with pytest.raises(OSError, match="answers 404"):
+        list(raw_samples(shard, pytest.fail, whole_or_error=True))
+
+
+def test_a_command_that_fails_is_an_error_though_its_archive_looks_whole(folder):
+    command = f"pipe:cat {folder}/shard-001.tar; exit 7"
+    (shard,) = list_shards([command], allow_pipe=True)
+    with pytest.raises(OSError, match="ended with code 7"):
+        list(raw_samples(shard, pytest.fail, whole_or_error=True))
 
 
 # Trust

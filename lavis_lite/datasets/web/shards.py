@@ -6,7 +6,6 @@ import io
 import json
 import subprocess
 import tarfile
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 from webdataset.shardlists import expand_urls
 from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_iterator
 
+from lavis_lite.common.remote_file import RemoteFile
 from lavis_lite.common.schema import ConfigError
 
 IMAGE_MEMBERS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
@@ -23,6 +23,7 @@ TEXT_MEMBERS = ("txt", "json")
 INDEX_FILE = "index.json"
 REMOTE = ("http://", "https://")
 PIPE = "pipe:"
+BUFFER_BYTES = 1 << 20
 
 RawSample = dict[str, Any]
 
@@ -132,45 +133,69 @@ def is_known(name: str) -> bool:
     return suffix in IMAGE_MEMBERS or suffix in TEXT_MEMBERS
 
 
-def raw_samples(shard: Shard, on_error: Callable[[str], None]) -> Iterator[RawSample]:
+def raw_samples(
+    shard: Shard, on_error: Callable[[str], None], whole_or_error: bool = False
+) -> Iterator[RawSample]:
     """Yield the samples of a shard: "__key__", "__url__", and the bytes of each member by its suffix.
 
     Args:
-        on_error: told why the rest of a shard is lost, if it is damaged or breaks off.
+        on_error: told why the rest of a shard is lost, if it is damaged, breaks off, or cannot be reached.
+        whole_or_error: raise `OSError` where a shard cannot be reached (a server, a command, a disk), which
+            another time it may be.
     """
 
     def note(error: Exception) -> bool:
         on_error(f"{shard.name}: {type(error).__name__}: {error}")
         return True  # go on with the next sample
 
-    yield from group_by_keys(_files(shard, on_error), handler=note)
+    def files() -> Iterator[dict[str, Any]]:
+        try:
+            yield from _files(shard, on_error)
+        except OSError as error:
+            if whole_or_error:
+                raise
+            note(error)
+
+    yield from group_by_keys(files(), handler=note)
 
 
 def _files(shard: Shard, on_error: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Yield the members of a shard up to where it breaks off; a sample cut in two keeps what is whole."""
-    try:
-        with open_shard(shard) as stream:
+    with open_shard(shard) as stream:
+        try:
             for file in tar_file_iterator(stream, select_files=is_known):
                 yield {**file, "__url__": shard.name}
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        on_error(f"{shard.name}: {type(error).__name__}: {error}")
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            on_error(f"{shard.name}: {type(error).__name__}: {error}")
 
 
 @contextmanager
 def open_shard(shard: Shard) -> Iterator[BinaryIO]:
-    """Open a shard for reading from its beginning to its end."""
+    """Open a shard for reading from its beginning to its end.
+
+    Raises:
+        OSError: it cannot be reached, or its command fails.
+    """
     if shard.name.startswith(PIPE):
-        process = subprocess.Popen(shard.name.removeprefix(PIPE), shell=True, stdout=subprocess.PIPE)
-        try:
-            yield io.BufferedReader(process.stdout)
-        finally:
-            process.stdout.close()
-            code = process.wait()
-        if code:
-            raise OSError(f"the command ended with code {code}")
+        with _output_of(shard.name.removeprefix(PIPE)) as stream:
+            yield stream
     elif shard.is_local:
         with Path(shard.name).open("rb") as file:
             yield file
     else:
-        with urllib.request.urlopen(shard.name, timeout=60) as response:
-            yield response
+        with io.BufferedReader(RemoteFile(shard.name), BUFFER_BYTES) as stream:
+            yield stream
+
+
+@contextmanager
+def _output_of(command: str) -> Iterator[BinaryIO]:
+    process = subprocess.Popen(command, shell=True, stdout=subprocess.PIPE)
+    try:
+        yield io.BufferedReader(process.stdout)
+        while process.stdout.read(BUFFER_BYTES):
+            pass  # behind the end of the archive; a command that cannot write would call that a failure
+    finally:
+        process.stdout.close()
+        code = process.wait()
+    if code:
+        raise OSError(f"the command ended with code {code}")
