@@ -7,7 +7,6 @@ import http.client
 import json
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,13 +17,14 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from lavis_lite.common.http_requests import (
-    HEADERS,
     REMEDY,
     BrokenOffError,
     DownloadError,
     check_encoding,
+    continues_at,
     length_of,
     open_address,
+    request_headers,
     retried,
     validator_of,
 )
@@ -87,9 +87,7 @@ def _attempt(url: str, partial: Path, timeout_seconds: float) -> bool:
         offset = partial.stat().st_size
         if offset == origin.length:
             return True
-    headers = dict(HEADERS)
-    if offset:
-        headers |= {"Range": f"bytes={offset}-", "If-Range": origin.validator}
+    headers = request_headers(offset, origin.validator if offset else None)
     with open_address(url, headers, timeout_seconds) as response:
         if response.status == 206 and offset:
             _check_range(response.headers, offset, origin.length, partial)
@@ -149,8 +147,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def _check_range(headers: Message, offset: int, length: int | None, partial: Path) -> None:
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", "").strip())
-    if match and int(match[1]) == offset and (length is None or match[2] in (str(length), "*")):
+    if continues_at(headers, offset, length):
         return
     discard(partial)
     raise BrokenOffError(f"the server continues with {headers.get('Content-Range')} in place of {offset}-")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import re
 import ssl
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ T = TypeVar("T")
 REMEDY = "Look at the address in a browser, or set the path of a local copy in its place."
 _LONGEST_WAIT_SECONDS = 60.0
 _PASSING_FAULTS = {408, 425, 429, 500, 502, 503, 504}
-HEADERS = {"User-Agent": "lavis-lite", "Accept-Encoding": "identity"}
+_HEADERS = {"User-Agent": "lavis-lite", "Accept-Encoding": "identity"}
 
 
 class DownloadError(OSError):
@@ -50,6 +51,22 @@ def retried(attempt: Callable[[], T], url: str, retries: int) -> T:
             logger.warning("%s: %s; trying again in %g s", url, failure, wait_seconds)
             time.sleep(min(wait_seconds, _LONGEST_WAIT_SECONDS))
     raise ValueError(f"retries must not be negative, found {retries}")
+
+
+def request_headers(offset: int = 0, validator: str | None = None) -> dict[str, str]:
+    """Return what to send for a file from byte `offset` on, if it is still the version of `validator`."""
+    headers = dict(_HEADERS)
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
+        if validator:
+            headers["If-Range"] = validator
+    return headers
+
+
+def continues_at(headers: Message, offset: int, length: int | None) -> bool:
+    """Whether a part begins at `offset` of a file of `length` bytes (None: nobody knows)."""
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", "").strip())
+    return bool(match) and int(match[1]) == offset and (length is None or match[2] in (str(length), "*"))
 
 
 def open_address(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import http.client
 import io
-import re
 
 from lavis_lite.common.http_requests import (
-    HEADERS,
     BrokenOffError,
     DownloadError,
     check_encoding,
+    continues_at,
     length_of,
     open_address,
+    request_headers,
     retried,
     validator_of,
 )
@@ -73,16 +73,12 @@ class RemoteFile(io.RawIOBase):
 
     def _connect(self) -> http.client.HTTPResponse:
         """Return an answer that goes on from where reading stands."""
-        headers = dict(HEADERS)
-        if self._position:
-            headers["Range"] = f"bytes={self._position}-"
-            if self._validator:
-                headers["If-Range"] = self._validator
+        headers = request_headers(self._position, self._validator)
         response = open_address(self.url, headers, self.timeout_seconds)
         if not self._position:
             self._length, self._validator = length_of(response.headers), validator_of(response.headers)
             check_encoding(self.url, response.headers)
-        elif response.status == 206 and self._continues(response):
+        elif response.status == 206 and continues_at(response.headers, self._position, self._length):
             pass
         elif response.status == 200 and self._is_the_same(response):
             self._skip(response)
@@ -90,10 +86,6 @@ class RemoteFile(io.RawIOBase):
             response.close()
             raise DownloadError(f"{self.url}: the server's file changed while it was being read.")
         return response
-
-    def _continues(self, response: http.client.HTTPResponse) -> bool:
-        shown = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
-        return bool(shown) and int(shown[1]) == self._position and shown[2] in (str(self._length), "*")
 
     def _is_the_same(self, response: http.client.HTTPResponse) -> bool:
         same_length = length_of(response.headers) == self._length
