@@ -252,17 +252,18 @@ def read_options(options: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: a word that is not ``key=value``, or whose value is no valid yaml.
     """
+    settings = OmegaConf.create()
     for option in options:
         if "=" not in option:
             raise ConfigError(f"--options: {option!r} is not of the form key=value, as run.max_epoch=5.")
         try:
-            OmegaConf.from_dotlist([option])
+            settings.merge_with_dotlist([option])
         except (OmegaConfBaseException, yaml.YAMLError) as error:
             raise ConfigError(
                 f"--options: {option!r}: the value is not valid yaml; a mapping is written {{key: value}}, "
                 f"with a space ({_first_line(error)})."
             ) from error
-    return OmegaConf.from_dotlist(list(options))
+    return settings
 
 
 def _check_sections(top: DictConfig, source: str) -> None:
