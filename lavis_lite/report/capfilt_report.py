@@ -24,7 +24,6 @@ EXAMPLES = 12
 SHARDS_SHOWN = 100  # of more shards, so many stand for all
 BINS = 40
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-NO_SCORES = ("shard", "key", "url", "source", "text", "kept", "reason")
 Row = dict[str, Any]
 
 
@@ -50,7 +49,7 @@ def write_capfilt_report(folder: Path, figures: Mapping[str, Mapping[str, float]
     count = min(SHARDS_SHOWN, len(every))
     tables = [every[place * len(every) // count] for place in range(count)]
     rows: list[Row] = [row for table in tables for row in parquet.read_table(table).to_pylist()]
-    scores = [name for name in (rows[0] if rows else ()) if name not in NO_SCORES]
+    scores = _score_names(tables)
     groups = _examples(rows, settings["settings"])
     wanted = {(own[0]["shard"], own[0]["key"]) for _, samples in groups for own in samples}
     pictures = _pictures(folder, settings["shards"], wanted)
@@ -71,6 +70,14 @@ def write_capfilt_report(folder: Path, figures: Mapping[str, Mapping[str, float]
 
 def _example(rows: list[Row], pictures: Mapping[tuple[str, str], Thumbnail]) -> Example:
     return Example(rows[0]["key"], pictures.get((rows[0]["shard"], rows[0]["key"])), rows)
+
+
+def _score_names(tables: Sequence[Path]) -> list[str]:
+    """Return the columns that hold scores, the only ones of numbers; none before the first shard is done."""
+    from pyarrow import parquet, types
+
+    columns = [column for table in tables[:1] for column in parquet.read_schema(table)]
+    return [column.name for column in columns if types.is_floating(column.type)]
 
 
 def _counts(folder: Path) -> list[tuple[str, str]]:
