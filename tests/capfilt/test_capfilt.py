@@ -176,6 +176,17 @@ def test_generation_that_cannot_be_is_refused_before_the_first_shard(
     assert not (tmp_path / "out").exists()
 
 
+def test_captions_are_the_same_whatever_the_batch_size(undisturbed, crawl, weights, tmp_path):
+    before = parquet.read_table(undisturbed / "scores.parquet").to_pylist()
+    for batch_size in (1, 5):
+        output, _ = clean(crawl, tmp_path / str(batch_size), weights, batch_size=batch_size)
+        after = parquet.read_table(output.folder / "scores.parquet").to_pylist()
+        for name in ("key", "source", "text", "kept"):
+            assert [row[name] for row in after] == [row[name] for row in before]
+        for name in ("itm", "itc"):
+            assert [row[name] for row in after] == pytest.approx([row[name] for row in before], abs=1e-5)
+
+
 def test_workers_killed_at_any_moment_change_nothing(weights, tmp_path):
     crawl = write_shards(tmp_path / "crawl", [6, 5, 7, 4] * 8)
     undisturbed, failed = clean(crawl, tmp_path / "undisturbed", weights)
