@@ -31,7 +31,10 @@ def judge(rows: Iterable[Mapping[str, Any]], truth: Mapping[str, WebTruth]) -> d
             continue
         known = truth.get(row["key"])
         if known is None:
-            raise ShapesError(f"Sample {row['key']!r} is not among the {len(truth)} whose truth is known.")
+            raise ShapesError(
+                f"Sample {row['key']!r} is not among the {len(truth)} whose truth is known. Give the truth "
+                "beside the shards that were cleaned."
+            )
         wrong = is_wholly_wrong(row["text"], known.scene)
         whole = known.clean if row["source"] == "web" else main_object_is_right(row["text"], known.scene)
         right = main_object_is_right(row["text"], known.scene)
