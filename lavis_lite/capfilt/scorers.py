@@ -164,6 +164,13 @@ class ClipScorer(BaseScorer):
             raise ConfigError(
                 f"scorers.clip.checkpoint: {config.checkpoint} cannot be had: {error}"
             ) from error
+        if len(self._tokenizer) < self.model.config.text_config.vocab_size:
+            # transformers makes a tokenizer of nothing where the files are missing
+            raise ConfigError(
+                f"scorers.clip.checkpoint: {config.checkpoint} holds no tokenizer for its model's "
+                f"{self.model.config.text_config.vocab_size} entries, only {len(self._tokenizer)}. Put "
+                "vocab.json and merges.txt, or tokenizer.json, beside the weights."
+            )
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Return the image as CLIP was trained on it."""

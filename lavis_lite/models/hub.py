@@ -61,6 +61,15 @@ def hub_snapshot(name: str, revision: str | None = None) -> Path:
     return folder
 
 
+def hub_tokenizer(name: str) -> Path:
+    """Return a folder with the tokenizer of a hub repository, in the hub's own cache, and nothing else.
+
+    Raises:
+        HubError: no such repository, or no network and nothing in the cache.
+    """
+    return _download(name.removeprefix(PREFIX), None, _TOKENIZER)
+
+
 def _has_any(folder: Path, patterns: tuple[str, ...]) -> bool:
     return any(next(folder.glob(pattern), None) for pattern in patterns)
 

@@ -7,13 +7,23 @@ from pathlib import Path
 
 from transformers import BertTokenizerFast
 
+from lavis_lite.models.hub import HubError, hub_tokenizer
+
 DEFAULT_TOKENIZER = "bert-base-uncased"
 DECODER_TOKEN = "[DEC]"
 ENCODER_TOKEN = "[ENC]"
 PUBLISHED_VOCABULARY = 30524  # entries of the default tokenizer with both, as in every published checkpoint
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")
+_REMEDY = (
+    'Name a folder that holds vocab.txt, or "shapes" for the small vocabulary that ships with the library.'
+)
 # Vocabularies that ship with the library, by name.
 BUNDLED = Path(__file__).parent.parent / "configs" / "tokenizers"
+
+
+class TokenizerError(ValueError):
+    """A vocabulary that cannot be had; the message says which and what to do."""
 
 
 def load_tokenizer(name: str = DEFAULT_TOKENIZER) -> BertTokenizerFast:
@@ -26,20 +36,33 @@ def load_tokenizer(name: str = DEFAULT_TOKENIZER) -> BertTokenizerFast:
             vocabulary that ships with the library and knows the drawn data sets.
 
     Raises:
-        ValueError: neither a folder nor a hub repository that can be reached.
+        TokenizerError: neither a folder nor a hub repository that can be reached; or no vocabulary in it.
     """
-    folder = BUNDLED / name if (BUNDLED / name).is_dir() else Path(name).expanduser()
-    source = str(folder) if folder.is_dir() else name
+    folder = _folder_of(name)
+    if not any((folder / file).is_file() for file in VOCABULARY_FILES):
+        # transformers would make a tokenizer that knows no word
+        raise TokenizerError(
+            f"tokenizer {name!r}: {folder} holds no {' and no '.join(VOCABULARY_FILES)}. {_REMEDY}"
+        )
     try:
-        tokenizer = BertTokenizerFast.from_pretrained(source)
+        tokenizer = BertTokenizerFast.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"tokenizer {name!r}: no such folder here, and the hub did not give it ({_first_line(error)}). "
-            'Name a folder that holds vocab.txt, or "shapes" for the small bundled one.'
+        raise TokenizerError(
+            f"tokenizer {name!r}: cannot be read ({_first_line(error)}). {_REMEDY}"
         ) from error
     tokenizer.add_special_tokens({"bos_token": DECODER_TOKEN})
     tokenizer.add_special_tokens({"additional_special_tokens": [ENCODER_TOKEN]})
     return tokenizer
+
+
+def _folder_of(name: str) -> Path:
+    for folder in (BUNDLED / name, Path(name).expanduser()):
+        if folder.is_dir():
+            return folder
+    try:
+        return hub_tokenizer(name)
+    except HubError as error:
+        raise TokenizerError(f"tokenizer {error} {_REMEDY}") from error
 
 
 def build_vocabulary(captions: Iterable[str], folder: str | Path, vocab_size: int = 30522) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -132,6 +133,15 @@ def test_clip_scores_as_transformers_does(crawl, clip_folder, tmp_path):
         output = CLIPModel.from_pretrained(clip_folder)(**pixels, **tokens)
     cosine = torch.nn.functional.cosine_similarity(output.image_embeds, output.text_embeds)
     assert rows[0]["clip"] == pytest.approx(cosine.item(), abs=1e-5)
+
+
+def test_a_clip_without_its_tokenizer_is_refused(crawl, clip_folder, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(clip_folder, bare)
+    for file in ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"):
+        (bare / file).unlink(missing_ok=True)
+    with pytest.raises(ConfigError, match="holds no tokenizer for its model's 190 entries"):
+        clean(crawl, tmp_path / "out", scorers={"clip": {"checkpoint": str(bare)}}, rule="clip")
 
 
 def test_a_folder_of_images_is_cleaned_with_the_lines_beside_them(tmp_path):

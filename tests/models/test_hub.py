@@ -1,4 +1,4 @@
-"""Weights are found wherever they are, and a place that cannot be reached is replaced aloud."""
+"""Weights and vocabularies are found wherever they are; nothing that cannot be had is left out in silence."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from lavis_lite.models.adapters.addresses import load_address, load_first
 from lavis_lite.models.adapters.published import HUB_NAMES, URLS, same_weights
 from lavis_lite.models.base_model import BaseModel
 from lavis_lite.models.hub import HubError, hub_snapshot, is_hub_name
+from lavis_lite.models.tokenizer import BUNDLED, DEFAULT_TOKENIZER, TokenizerError, load_tokenizer
 
 REPOSITORY = "somebody/blip-tiny"
 
@@ -62,13 +63,21 @@ def put_into(cache: Path, repository: str, folder: Path) -> Path:
     return snapshot
 
 
-def ask(hub_url: str, repository: str, home: Path) -> subprocess.CompletedProcess[str]:
-    """Fetch a repository in a process of its own: the hub's address is read when its client is imported."""
-    code = (
-        "import sys\nfrom lavis_lite.models.hub import HubError, hub_snapshot\n"
-        "try:\n    print(*sorted(file.name for file in hub_snapshot(sys.argv[1]).iterdir()))\n"
-        "except HubError as error:\n    print('HubError', error)"
-    )
+FETCH_REPOSITORY = (
+    "import sys\nfrom lavis_lite.models.hub import HubError, hub_snapshot\n"
+    "try:\n    print(*sorted(file.name for file in hub_snapshot(sys.argv[1]).iterdir()))\n"
+    "except HubError as error:\n    print('HubError', error)"
+)
+LOAD_TOKENIZER = (
+    "import sys\nfrom lavis_lite.models.tokenizer import load_tokenizer\n"
+    "print(*load_tokenizer(sys.argv[1]).tokenize('a red circle'))"
+)
+
+
+def ask(
+    hub_url: str, repository: str, home: Path, code: str = FETCH_REPOSITORY
+) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a process of its own: the hub's address is read when its client is imported."""
     environment = {**os.environ, "HF_ENDPOINT": hub_url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
     return subprocess.run(
         [sys.executable, "-c", code, repository],
@@ -141,6 +150,32 @@ def test_a_hub_that_cannot_be_reached_is_said_in_one_sentence(dead_url, tmp_path
     said = ask(dead_url.removesuffix("/model.pth"), REPOSITORY, tmp_path / "home").stdout
     assert said.startswith(f"HubError {REPOSITORY}: the hub cannot be reached and its cache does not hold")
     assert len(said.splitlines()) == 1
+
+
+def test_of_a_repository_that_is_named_as_tokenizer_only_the_tokenizer_is_fetched(tmp_path):
+    repository_folder = tmp_path / "repository"
+    repository_folder.mkdir()
+    (repository_folder / "vocab.txt").write_bytes((BUNDLED / "shapes" / "vocab.txt").read_bytes())
+    (repository_folder / "model.safetensors").write_text("unwanted")
+    with running_hub(REPOSITORY, repository_folder) as hub:
+        asked = ask(hub.url, REPOSITORY, tmp_path / "home", LOAD_TOKENIZER)
+    assert asked.stdout.split() == ["a", "red", "circle"]
+    assert set(hub.downloaded) == {"vocab.txt"}
+
+
+def test_a_tokenizer_comes_from_the_cache_when_the_hub_may_not_be_asked(hub_cache):
+    put_into(hub_cache, DEFAULT_TOKENIZER, BUNDLED / "shapes")
+    assert load_tokenizer().get_vocab() == load_tokenizer("shapes").get_vocab()
+
+
+def test_a_tokenizer_that_cannot_be_had_is_an_error_and_no_empty_vocabulary(hub_cache):
+    with pytest.raises(TokenizerError, match=r"tokenizer bert-base-uncased: .*HF_HUB_OFFLINE forbids"):
+        load_model("blip_caption", "base_coco", load_finetuned=False)
+
+
+def test_a_folder_without_a_vocabulary_is_no_tokenizer(tmp_path):
+    with pytest.raises(TokenizerError, match=r"holds no vocab\.txt and no tokenizer\.json"):
+        load_tokenizer(str(tmp_path))
 
 
 def test_the_cache_is_used_when_the_hub_may_not_be_asked(hub_cache, folder):
