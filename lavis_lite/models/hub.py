@@ -11,7 +11,8 @@ PREFIX = "hf://"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".json", ".yaml")
 _SETTINGS = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json")
-_TOKENIZER = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")  # either will do
+_TOKENIZER = (*VOCABULARY_FILES, "tokenizer_config.json", "special_tokens_map.json")
 _SAFE = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 _PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
 
@@ -68,6 +69,11 @@ def hub_tokenizer(name: str) -> Path:
         HubError: no such repository, or no network and nothing in the cache.
     """
     return _download(name.removeprefix(PREFIX), None, _TOKENIZER)
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Return whether a tokenizer can be made of what is in `folder`."""
+    return _has_any(folder, VOCABULARY_FILES)
 
 
 def _has_any(folder: Path, patterns: tuple[str, ...]) -> bool:

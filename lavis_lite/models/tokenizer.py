@@ -7,14 +7,13 @@ from pathlib import Path
 
 from transformers import BertTokenizerFast
 
-from lavis_lite.models.hub import HubError, hub_tokenizer
+from lavis_lite.models.hub import VOCABULARY_FILES, HubError, has_vocabulary, hub_tokenizer
 
 DEFAULT_TOKENIZER = "bert-base-uncased"
 DECODER_TOKEN = "[DEC]"
 ENCODER_TOKEN = "[ENC]"
 PUBLISHED_VOCABULARY = 30524  # entries of the default tokenizer with both, as in every published checkpoint
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
-VOCABULARY_FILES = ("vocab.txt", "tokenizer.json")
 _REMEDY = (
     'Name a folder that holds vocab.txt, or "shapes" for the small vocabulary that ships with the library.'
 )
@@ -39,7 +38,7 @@ def load_tokenizer(name: str = DEFAULT_TOKENIZER) -> BertTokenizerFast:
         TokenizerError: neither a folder nor a hub repository that can be reached; or no vocabulary in it.
     """
     folder = _folder_of(name)
-    if not any((folder / file).is_file() for file in VOCABULARY_FILES):
+    if not has_vocabulary(folder):
         # transformers would make a tokenizer that knows no word
         raise TokenizerError(
             f"tokenizer {name!r}: {folder} holds no {' and no '.join(VOCABULARY_FILES)}. {_REMEDY}"

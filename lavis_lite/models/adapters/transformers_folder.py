@@ -18,13 +18,13 @@ from lavis_lite.models.adapters.transformers import (
     from_transformers,
     kind_of,
 )
+from lavis_lite.models.hub import has_vocabulary
 from lavis_lite.models.vit import NAMED_SIZES, VisionSizes
 
 if TYPE_CHECKING:
     from transformers import BlipConfig
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # the first that is there is taken
-_TOKENIZER_FILES = ("vocab.txt", "tokenizer.json")
 # What a text_config shares with our `TextConfig`. Dropout and initialisation are left out: they are
 # no property of weights, and the published folders hold defaults that BLIP was not trained with.
 TEXT_SIZES = (
@@ -75,7 +75,7 @@ def read_transformers_folder(folder: str | Path) -> TransformersFolder:
     except ValueError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     settings = _settings(config, where=folder / "config.json")
-    if any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    if has_vocabulary(folder):
         settings["tokenizer"] = str(folder)
     if kind == "itm":
         settings["embed_dim"] = config.image_text_hidden_size
