@@ -5,7 +5,7 @@ PYTHON ?= python3
 OUTPUT ?= output/demo
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test fuzz lint clean
 
 install: $(VENV)/.lavis_lite_installed
 
@@ -23,6 +23,10 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+
+# Ten thousand damaged inputs; `make test` reads a few hundred of them.
+fuzz: install
+	LAVIS_LITE_FUZZ=full $(BIN)/python -m pytest tests/fuzz --numprocesses 2 -q
 
 clean:
 	rm -rf $(OUTPUT) .pytest_cache .ruff_cache

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from typing import Any
 
 from lavis_lite.capfilt.select import Candidate
 from lavis_lite.capfilt.tables import write_whole
-from lavis_lite.common.run_folder import write_json
+from lavis_lite.common.files import atomic_writer, write_json
 
 
 class CapFiltError(ValueError):
@@ -158,12 +157,8 @@ class OutputFolder:
                 leftover.unlink(missing_ok=True)
 
     def _write(self, path: Path, content: bytes) -> None:
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with aside.open("wb") as file:
+        with atomic_writer(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
 
     def finish(self) -> Path:
         """Write what is made of all shards: the index, one table, the list of kept pairs; return the list."""

@@ -169,7 +169,7 @@ def run_stage(config: Bootstrap, name: str, seed: int) -> None:
     Raises:
         ConfigError: it was done with other settings, or it fails.
     """
-    from lavis_lite.common.run_folder import write_json
+    from lavis_lite.common.files import write_json
     from lavis_lite.common.schema import ConfigError
 
     stage = config.stages[name]

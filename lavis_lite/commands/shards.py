@@ -123,7 +123,7 @@ def _sample(annotation: Mapping[str, Any], root: Path, number: int) -> dict[str,
 
 def write_index(folder: Path, shards: Sequence[Mapping[str, Any]]) -> Path:
     """Write the index that readers take counts from; return its path."""
-    from lavis_lite.common.run_folder import write_json
+    from lavis_lite.common.files import write_json
     from lavis_lite.datasets.web.shards import INDEX_FILE
 
     write_json({"shards": list(shards)}, folder / INDEX_FILE)

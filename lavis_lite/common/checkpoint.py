@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lavis_lite.common.files import atomic_writer, first_line
+
 logger = logging.getLogger(__name__)
 
 
@@ -22,28 +24,8 @@ class CheckpointError(ValueError):
 
 def save_atomically(content: Mapping[str, Any], path: Path) -> None:
     """Write `content` so that `path` holds either all of it or what it held before, whatever happens."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut (where folders can be opened, which is not everywhere)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    with atomic_writer(path) as file:
+        torch.save(content, file)
 
 
 def load_file(path: str | Path, map_location: str = "cpu") -> Any:
@@ -62,12 +44,12 @@ def load_file(path: str | Path, map_location: str = "cpu") -> Any:
         return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: the file asks for more than tensors and plain values ({_reason(error)}); loading it "
+            f"{path}: the file asks for more than tensors and plain values ({first_line(error)}); loading it "
             "could run somebody's code, so it is refused. If you trust it, load it yourself and save "
             'its weights again with torch.save({"model": state_dict}, path).'
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({_reason(error)}).") from error
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({first_line(error)}).") from error
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
@@ -77,7 +59,7 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_safetensors(path)
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: cannot be read as safetensors ({_reason(error)}).") from error
+        raise CheckpointError(f"{path}: cannot be read as safetensors ({first_line(error)}).") from error
 
 
 def _refuse_damaged_zip(path: Path) -> None:
@@ -88,14 +70,9 @@ def _refuse_damaged_zip(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise CheckpointError(f"{path}: the file is damaged ({_reason(error)}).") from error
+        raise CheckpointError(f"{path}: the file is damaged ({first_line(error)}).") from error
     if damaged is not None:
         raise CheckpointError(f"{path}: the file is damaged (member {damaged}).")
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def load_weights(url_or_filename: str | Path) -> dict[str, Any]:

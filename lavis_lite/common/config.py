@@ -20,6 +20,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lavis_lite.common.files import first_line
 from lavis_lite.common.registry import UnknownNameError, nearest, registry, suggest
 from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.schema import ConfigError, parse
@@ -240,7 +241,7 @@ def read_yaml(path: Path) -> DictConfig:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not valid yaml: {' '.join(str(error).split())}") from error
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {_first_line(error)}") from error
+        raise ConfigError(f"{path}: {first_line(error)}") from error
     if not isinstance(content, DictConfig):
         raise ConfigError(f"{path}: expected keys with values, found something else.")
     return content
@@ -261,7 +262,7 @@ def read_options(options: Sequence[str]) -> DictConfig:
         except (OmegaConfBaseException, yaml.YAMLError) as error:
             raise ConfigError(
                 f"--options: {option!r}: the value is not valid yaml; a mapping is written {{key: value}}, "
-                f"with a space ({_first_line(error)})."
+                f"with a space ({first_line(error)})."
             ) from error
     return settings
 
@@ -327,7 +328,7 @@ def _merge(layers: Sequence[Layer]) -> dict[str, Any]:
         return OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", "") or ""
-        raise ConfigError(f"{_locate(layers, key)}: {key}: {_first_line(error)}") from error
+        raise ConfigError(f"{_locate(layers, key)}: {key}: {first_line(error)}") from error
 
 
 def _locate(layers: Sequence[Layer], key_path: str) -> str:
@@ -384,7 +385,3 @@ def _check(sections: dict[str, Any], model_class: type, layers: Sequence[Layer])
     sections["datasets"] = {name: asdict(parsed_sections[name]) for name in sections["datasets"]}
     sections["run"] = asdict(parsed)
     return parsed
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

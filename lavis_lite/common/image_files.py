@@ -9,10 +9,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lavis_lite.common.images import ImageError, open_image
+from lavis_lite.common.images import IMAGE_SUFFIXES, ImageError, open_image
 from lavis_lite.common.schema import ConfigError
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"}
 
 
 class ImageFile(NamedTuple):

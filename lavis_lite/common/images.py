@@ -11,6 +11,15 @@ from PIL import ExifTags, Image
 
 # What people keep photographs and web pictures in. Every further decoder is one more way in for a bad file.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+# The one table of what counts as an image by its name: in folders, shards, annotations and reports.
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".jpe", ".jfif", ".mpo", ".apng", ".dib", ".avif", ".jp2", ".j2k", ".jpx",
+)  # fmt: skip
+# Pictures that are not read here, so that they can be named where they are left out.
+UNREADABLE_IMAGE_SUFFIXES = (
+    ".heic", ".heif", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
+)  # fmt: skip
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,11 +119,3 @@ class RunFolder:
         if store.steps():
             return store.steps()[0]
         raise ConfigError(f"{self.path}: this run has saved no checkpoint yet.")
-
-
-def write_json(content: Any, path: Path) -> None:
-    """Write JSON so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from lavis_lite.common.image_files import IMAGE_SUFFIXES
-from lavis_lite.common.images import open_image
+from lavis_lite.common.files import first_line
+from lavis_lite.common.images import IMAGE_SUFFIXES, open_image
 from lavis_lite.common.registry import suggest
 
 
@@ -104,14 +104,10 @@ def _checked(opener: Callable[[Path], VideoReader], path: Path) -> VideoReader:
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # each library raises kinds of its own
-        raise VideoError(f"{path}: cannot be read as a video ({_first_line(error)}).") from error
+        raise VideoError(f"{path}: cannot be read as a video ({first_line(error)}).") from error
     if len(video) == 0:
         raise VideoError(f"{path}: holds no frame.")
     return video
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def uniform_indices(frames: int, count: int) -> list[int]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from lavis_lite.common.files import atomic_writer
 from lavis_lite.common.registry import suggest
 
 KINDS = ("train", "valid", "test", "note")
@@ -63,7 +64,8 @@ class JsonlWriter:
         if len(kept) < len(lines):
             self._file.close()
             try:
-                _replace_file(self.path, b"".join(kept))
+                with atomic_writer(self.path) as file:
+                    file.writelines(kept)
             finally:
                 self._file = self._open()
         return len(lines) - len(kept)
@@ -271,13 +273,3 @@ def _parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError(f"{path}: line {number} is not a JSON object. Repair or remove that line.")
     return record
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    """Put `content` in the place of `path` so that a kill leaves the old file or the new one."""
-    aside = path.with_name(path.name + ".new")
-    with aside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

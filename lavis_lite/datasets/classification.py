@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lavis_lite.common.image_files import IMAGE_SUFFIXES
+from lavis_lite.common.images import IMAGE_SUFFIXES
 from lavis_lite.common.registry import suggest
 from lavis_lite.datasets.annotations import (
     CAPTION_KEYS,

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lavis_lite.common.run_folder import write_json
+from lavis_lite.common.files import write_json
 
 
 class FeatureStoreError(ValueError):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import BertTokenizerFast
 
+from lavis_lite.common.files import first_line
 from lavis_lite.models.hub import VOCABULARY_FILES, HubError, has_vocabulary, hub_tokenizer
 
 DEFAULT_TOKENIZER = "bert-base-uncased"
@@ -47,7 +48,7 @@ def load_tokenizer(name: str = DEFAULT_TOKENIZER) -> BertTokenizerFast:
         tokenizer = BertTokenizerFast.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
         raise TokenizerError(
-            f"tokenizer {name!r}: cannot be read ({_first_line(error)}). {_REMEDY}"
+            f"tokenizer {name!r}: cannot be read ({first_line(error)}). {_REMEDY}"
         ) from error
     tokenizer.add_special_tokens({"bos_token": DECODER_TOKEN})
     tokenizer.add_special_tokens({"additional_special_tokens": [ENCODER_TOKEN]})
@@ -83,7 +84,3 @@ def build_vocabulary(captions: Iterable[str], folder: str | Path, vocab_size: in
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
     return folder
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from lavis_lite.common.images import open_image
+from lavis_lite.common.images import IMAGE_SUFFIXES, open_image
 from lavis_lite.metrics.diversity import diversity
 from lavis_lite.metrics.selection import main_metric, metric_names_in
 from lavis_lite.report.charts import line_chart
@@ -23,7 +23,6 @@ PAGE_FILE = "report.html"
 EXAMPLES = 12
 SHARDS_SHOWN = 100  # of more shards, so many stand for all
 BINS = 40
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 Row = dict[str, Any]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from lavis_lite.common.files import atomic_writer
 
 
 def write_page(template: str, path: Path, **contents: Any) -> Path:
@@ -19,8 +20,6 @@ def write_page(template: str, path: Path, **contents: Any) -> Path:
         lstrip_blocks=True,
     )
     page = environment.get_template(template).render(**contents)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(page, encoding="utf-8", errors="replace")  # texts may hold broken Unicode
-    aside.replace(path)
+    with atomic_writer(path, "w") as file:
+        file.write(page)
     return path

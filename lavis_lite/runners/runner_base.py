@@ -18,13 +18,14 @@ from torch.utils.data import Dataset
 
 from lavis_lite.common import distributed
 from lavis_lite.common.checkpoint import CheckpointError, CheckpointStore, load_file
+from lavis_lite.common.files import write_json
 from lavis_lite.common.metric_log import MetricLog
 from lavis_lite.common.optim import SchedulePlan
 from lavis_lite.common.progress import Progress
 from lavis_lite.common.random import rng_state, seed_everything, set_rng_state
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_config import RunConfig
-from lavis_lite.common.run_folder import RunFolder, write_json
+from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.common.weights_and_biases import WandbWriter
 from lavis_lite.common.writers import RunLog
 from lavis_lite.datasets.loading import BAD_SAMPLES

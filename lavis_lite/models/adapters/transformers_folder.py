@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lavis_lite.common.checkpoint import CheckpointError, load_file
+from lavis_lite.common.files import first_line
 from lavis_lite.models.adapters.transformers import (
     CLASS_NAMES,
     Kind,
@@ -102,7 +103,7 @@ def _read_config(folder: Path) -> tuple[BlipConfig, str | None]:
     try:
         return BlipConfig.from_dict(content), classes[0]
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: transformers refuses it ({_first_line(error)}).") from error
+        raise CheckpointError(f"{path}: transformers refuses it ({first_line(error)}).") from error
 
 
 def _settings(config: BlipConfig, where: Path) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def _read_shards(index: Path) -> StateDict:
         shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = sorted(set(shard_of.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index}: is not an index of shards ({_first_line(error)}).") from error
+        raise CheckpointError(f"{index}: is not an index of shards ({first_line(error)}).") from error
     state_dict: StateDict = {}
     for shard in shards:
         if Path(shard).name != shard:
@@ -164,7 +165,3 @@ def _read_shards(index: Path) -> StateDict:
     if absent:
         raise CheckpointError(f"{index}: its shards lack {len(absent)} of its weights, {absent[0]} for one.")
     return state_dict
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
