@@ -16,8 +16,8 @@ from webdataset.shardlists import expand_urls
 from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_iterator
 
 from lavis_lite.common.images import IMAGE_SUFFIXES
-from lavis_lite.common.remote_file import RemoteFile
 from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.web import RemoteFile
 
 IMAGE_MEMBERS = tuple(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES)
 TEXT_MEMBERS = ("txt", "json")
