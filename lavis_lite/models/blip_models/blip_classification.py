@@ -14,6 +14,7 @@ from lavis_lite.common.registry import registry
 from lavis_lite.models.adapters.salesforce import encoder_from_decoder, momentum_from_online
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.classifier import classification_head
+from lavis_lite.models.blip_models.inputs import checked_samples
 from lavis_lite.models.blip_models.losses import ramped_alpha
 from lavis_lite.models.med import TextTransformer
 from lavis_lite.models.momentum import add_momentum_copies, update_momentum_copies
@@ -94,6 +95,7 @@ class BlipClassification(BlipBase):
 
     def classify(self, samples: Mapping[str, Any], suffix: str = "") -> Tensor:
         """Return logits (pairs, num_classes); with `suffix` "_m", of the momentum model."""
+        samples = checked_samples(samples, "image", "text_input")
         encode, read, head = (
             getattr(self, part + suffix) for part in ("visual_encoder", "text_encoder", "cls_head")
         )

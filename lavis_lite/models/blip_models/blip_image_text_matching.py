@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lavis_lite.common.registry import registry
+from lavis_lite.models.blip_models.inputs import InputError, checked_samples
 from lavis_lite.models.blip_models.matcher import BlipMatcher
 
 MatchHead = Literal["itm", "itc"]
@@ -43,13 +44,13 @@ class BlipITM(BlipMatcher):
             ValueError: an unknown head, or texts that cannot be shared out among the images.
         """
         _check_head(match_head)
+        samples = checked_samples(samples, "image", "text_input")
         texts = samples["text_input"]
-        texts = [texts] if isinstance(texts, str) else texts
         image_embeds = self.encode_image(samples["image"])
         if match_head == "itc":
             return self.project_image_embeds(image_embeds) @ self.embed_texts(texts).T
         if len(texts) % len(image_embeds):
-            raise ValueError(
+            raise InputError(
                 f"{len(texts)} texts do not share out among {len(image_embeds)} images; give every image "
                 "the same number of texts, or use match_head='itc', which compares all with all."
             )

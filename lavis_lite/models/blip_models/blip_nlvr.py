@@ -14,6 +14,7 @@ from lavis_lite.common.registry import registry
 from lavis_lite.models.adapters.salesforce import double_cross_attention, encoder_from_decoder
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.classifier import classification_head
+from lavis_lite.models.blip_models.inputs import InputError, checked_samples
 from lavis_lite.models.med import TextTransformer
 
 
@@ -84,9 +85,11 @@ class BlipNLVR(BlipBase):
 
     def classify(self, samples: Mapping[str, Any]) -> Tensor:
         """Return logits (pairs, num_classes)."""
-        first, second, texts = samples["image0"], samples["image1"], samples["text_input"]
+        samples = checked_samples(samples, "image0", "image1", "text_input")
+        first, second = self.check_image(samples["image0"]), self.check_image(samples["image1"])
+        texts = samples["text_input"]
         if not len(first) == len(second) == len(texts):
-            raise ValueError(f"{len(first)} and {len(second)} images for {len(texts)} sentences.")
+            raise InputError(f"{len(first)} and {len(second)} images for {len(texts)} sentences.")
         image_embeds = self.encode_image(torch.cat((first, second)))
         image_embeds = torch.stack(image_embeds.chunk(2), dim=1)  # (pairs, 2, tokens, width)
         states = self.text_encoder(

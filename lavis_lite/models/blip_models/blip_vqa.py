@@ -15,6 +15,7 @@ from lavis_lite.common.registry import registry, suggest
 from lavis_lite.models.attention import ImageKeyValues
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.blip_outputs import BlipOutput
+from lavis_lite.models.blip_models.inputs import InputError, checked_samples
 from lavis_lite.models.cached_decoder import CachedDecoder
 from lavis_lite.models.generation import GenerationSettings, generate
 from lavis_lite.models.med import TextDecoder, TextTransformer, select_images
@@ -99,6 +100,7 @@ class BlipVQA(BlipBase):
         Raises:
             ValueError: counts that do not agree.
         """
+        samples = checked_samples(samples, "image", "text_input", "answer")
         answers, owners, weights = _flat_answers(samples, self.device)
         question = self.read_question(samples)
         if owners.numel() and int(owners.max()) >= len(question.mask):
@@ -115,11 +117,11 @@ class BlipVQA(BlipBase):
         Raises:
             ValueError: not as many questions as images.
         """
+        samples = checked_samples(samples, "image", "text_input")
         questions = samples["text_input"]
-        questions = [questions] if isinstance(questions, str) else questions
         image_embeds = self.encode_visual(samples)
         if len(questions) != len(image_embeds):
-            raise ValueError(f"{len(questions)} questions for {len(image_embeds)} images; give one an image.")
+            raise InputError(f"{len(questions)} questions for {len(image_embeds)} images; give one an image.")
         input_ids, attention_mask = self.tokenize(questions, self.enc_token_id)
         states = self.text_encoder(
             input_ids,

@@ -17,6 +17,7 @@ from lavis_lite.common.random import key_seed
 from lavis_lite.models.adapters.salesforce import QUEUES, fit_queues, momentum_from_online
 from lavis_lite.models.attention import ImageKeyValues
 from lavis_lite.models.blip_models.blip_outputs import BlipSimilarity
+from lavis_lite.models.blip_models.inputs import InputError, checked_samples
 from lavis_lite.models.blip_models.losses import (
     Candidates,
     Contrast,
@@ -167,12 +168,22 @@ class BlipContrastive(BlipMatcher):
         """Fill the queues from their beginning again."""
         self.queue_ptr.zero_()
 
+    def checked_pairs(self, samples: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `samples` with images that both image encoders take.
+
+        Raises:
+            InputError: something that is no image or text.
+        """
+        checked = checked_samples(samples, "image", "text_input")
+        checked["image"] = self.check_image(checked["image"])
+        return checked
+
     def read_pairs(self, samples: Mapping[str, Any]) -> Pairs:
-        """Return the batch encoded and tokenised."""
+        """Return the batch encoded and tokenized."""
         image_embeds = self.encode_image(samples["image"])
         input_ids, attention_mask = self.tokenize(samples["text_input"], padding=self.text_padding)
         if len(input_ids) != len(image_embeds):
-            raise ValueError(
+            raise InputError(
                 f"{len(input_ids)} texts for {len(image_embeds)} images; give one text an image."
             )
         counted = 0 if samples.get(FILLER, False) else len(input_ids)
