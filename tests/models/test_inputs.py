@@ -153,3 +153,111 @@ def test_captions_without_the_prompt_are_said_once(caplog):
     for _ in range(2):
         assert model({"image": pixels(1), "text_input": ["there is a large red star here"]}).loss.isfinite()
     assert caplog.text.count("does not begin with the model's prompt") == 1
+
+
+def test_texts_that_do_not_share_out_among_the_images_are_refused():
+    extractor, classifier = built("blip_feature_extractor"), built("blip_classification")
+    with pytest.raises(InputError, match="3 texts do not share out among 2 images"):
+        extractor.extract_features({"image": pixels(), "text_input": ["a", "b", "c"]})
+    with pytest.raises(InputError, match="1 texts for 2 images; give one text an image"):
+        classifier.predict({"image": pixels(), "text_input": "a star"})
+    with pytest.raises(InputError, match="1 lists of texts for 2 images"):
+        built("blip_image_text_matching").itm_scores(pixels(), [["a star"]])
+
+
+def test_an_image_id_is_needed_for_each_image():
+    with pytest.raises(InputError, match="1 image ids for 2 images"):
+        built("blip_retrieval")({"image": pixels(), "text_input": ["a", "b"], "image_id": [0]})
+
+
+def test_an_image_id_may_be_a_file_name_that_is_not_utf_8():
+    samples = {"image": pixels(), "text_input": ["a", "b"], "image_id": ["caf\udce9.jpg", "a.jpg"]}
+    assert built("blip_retrieval")(samples).loss.isfinite()
+
+
+@pytest.mark.parametrize("name", ["blip_classification", "blip_nlvr"])
+def test_classes_are_predicted_without_labels(name):
+    samples = {key: pixels(1) for key in ("image", "image0", "image1")} | {"text_input": "a star"}
+    assert list(built(name).predict(samples)) == ["predictions"]
+
+
+@pytest.mark.parametrize("name", ["blip_classification", "blip_nlvr"])
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (None, r"needs samples\['label'\]"),
+        ([7], "holds 7; the model has classes 0 to 1"),
+        ([-1], "holds -1; the model has classes"),
+        ([0, 1], r"has shape \(2,\); expected \(1,\)"),
+        (0, r"has shape \(\); expected \(1,\)"),
+        ([0.5], r"holds torch\.float32 values; give class numbers"),
+        (["star"], r"\(\['star'\]\) is not a list of class numbers"),
+    ],
+)
+def test_wrong_labels_are_refused_in_words(name, label, message):
+    samples = {key: pixels(1) for key in ("image", "image0", "image1")} | {"text_input": "a star"}
+    with pytest.raises(InputError, match=message):
+        built(name)({**samples, "label": label})
+
+
+@pytest.fixture(scope="module")
+def answerer():
+    return built("blip_vqa")
+
+
+@pytest.mark.parametrize(
+    ("answers", "more"),
+    [
+        (["red", "blue"], {}),
+        ([["red"], ["blue"]], {}),
+        ([["red"], ["blue"]], {"weight": [[1.0], [1.0]]}),
+        (["red", "blue"], {"n_answers": [1, 1]}),
+        (["red", "blue"], {"n_answers": torch.tensor([1, 1]), "weight": torch.ones(2)}),
+    ],
+)
+def test_answers_are_taken_in_every_form(answerer, answers, more):
+    questions = {"image": pixels(), "text_input": ["what color?", "what else?"]}
+    expected = answerer(
+        {**questions, "answer": ["red", "blue"], "n_answers": [1, 1], "weight": [1.0, 1.0]}
+    ).loss
+    assert torch.equal(answerer({**questions, "answer": answers, **more}).loss, expected)
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ("red", "answers for 1 questions, but 2 questions"),
+        ([["red"]], "answers for 1 questions, but 2 questions"),
+        ([[], ["red"]], r"samples\['answer'\]\[0\] is empty"),
+        ([1, 2], r"samples\['answer'\]\[0\] is a int"),
+        (7, r"samples\['answer'\] is a int"),
+    ],
+)
+def test_other_answers_are_refused_in_words(answerer, answers, message):
+    with pytest.raises(InputError, match=message):
+        answerer({"image": pixels(), "text_input": ["what color?", "what else?"], "answer": answers})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"answer_list": "red"}, "answer_list is a str; give a list of answers"),
+        ({"answer_list": ["red", 7]}, "is a int"),
+        ({"answer_list": ["red"], "num_ans_candidates": 0}, "num_ans_candidates must be at least 1, found 0"),
+    ],
+)
+def test_other_lists_of_answers_are_refused_in_words(answerer, settings, message):
+    with pytest.raises(InputError, match=message):
+        answerer.predict_answers({"image": pixels(1), "text_input": "what color?"}, **settings)
+
+
+def test_a_sparse_tensor_is_refused_and_any_floating_type_is_taken(captioner):
+    with pytest.raises(InputError, match="sparse tensor"):
+        captioner.generate({"image": pixels().to_sparse()})
+    assert captioner.generate({"image": pixels().to(torch.float8_e4m3fn)}, **GREEDY)
+
+
+def test_without_a_key_that_is_like_it_only_the_keys_are_named(captioner):
+    with pytest.raises(InputError) as caught:
+        captioner.generate({"question": "what?"})
+    assert str(caught.value) == "the model needs samples['image']; samples has question."

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lavis_lite.common.registry import registry, suggest
 from lavis_lite.models.blip_models.blip_outputs import BlipOutputFeatures
 from lavis_lite.models.blip_models.dual_encoder import BlipDualEncoder
-from lavis_lite.models.blip_models.inputs import checked_samples
+from lavis_lite.models.blip_models.inputs import check_text_count, checked_samples
 
 MODES = ("multimodal", "image", "text")
 
@@ -80,6 +80,7 @@ class BlipFeatureExtractor(BlipDualEncoder):
                 text_embeds=text_embeds, text_embeds_proj=_normalised(self.text_proj, text_embeds)
             )
         image_embeds = self.encode_image(samples["image"])
+        check_text_count(samples["text_input"], len(image_embeds))
         multimodal_embeds = self.text_encoder(
             *self.tokenize(samples["text_input"], self.enc_token_id),
             mode="multimodal",

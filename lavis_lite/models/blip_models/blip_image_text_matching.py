@@ -86,8 +86,17 @@ class BlipITM(BlipMatcher):
         return self.itm_head(states[:, 0]).softmax(1)[:, 1]
 
     def itm_scores(self, image: Tensor, texts: Sequence[Sequence[str]]) -> list[Tensor]:
-        """Return, for each of `image` (images, 3, height, width), how probable each of its texts fits."""
-        logits = self.match_candidates(self.encode_image(image), texts)
+        """Return, for each of `image` (images, 3, height, width), how probable each of its texts fits.
+
+        Raises:
+            InputError: something that is no image or text, or not one list of texts an image.
+        """
+        image_embeds = self.encode_image(image)
+        if len(texts) != len(image_embeds):
+            raise InputError(
+                f"{len(texts)} lists of texts for {len(image_embeds)} images; give one list an image."
+            )
+        logits = self.match_candidates(image_embeds, texts)
         return [scores.softmax(1)[:, 1] for scores in logits]
 
 

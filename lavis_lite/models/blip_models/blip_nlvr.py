@@ -14,7 +14,7 @@ from lavis_lite.common.registry import registry
 from lavis_lite.models.adapters.salesforce import double_cross_attention, encoder_from_decoder
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.classifier import classification_head
-from lavis_lite.models.blip_models.inputs import InputError, checked_samples
+from lavis_lite.models.blip_models.inputs import InputError, checked_labels, checked_samples
 from lavis_lite.models.med import TextTransformer
 
 
@@ -61,7 +61,7 @@ class BlipNLVR(BlipBase):
         return {"text_input": self.longest_text}
 
     def forward(self, samples: Mapping[str, Any], is_train: bool = True) -> dict[str, Tensor]:
-        """Return {"loss"}, or {"predictions", "targets"} where `is_train` is false.
+        """Return {"loss"}, or where `is_train` is false {"predictions"}, and "targets" if there are labels.
 
         Args:
             samples: "image0" and "image1" (pairs, 3, image_size, image_size), "text_input" the
@@ -71,7 +71,9 @@ class BlipNLVR(BlipBase):
             ValueError: not as many sentences as pairs.
         """
         logits = self.classify(samples)
-        targets = torch.as_tensor(samples["label"], device=logits.device)
+        if not is_train and samples.get("label") is None:
+            return {"predictions": logits}
+        targets = checked_labels(samples, *logits.shape, logits.device)
         if not is_train:
             return {"predictions": logits, "targets": targets}
         return {
@@ -80,7 +82,7 @@ class BlipNLVR(BlipBase):
         }
 
     def predict(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return "predictions", logits (pairs, num_classes), and "targets" (pairs,)."""
+        """Return "predictions", logits (pairs, num_classes), and "targets" (pairs,) if there are labels."""
         return self.forward(samples, is_train=False)
 
     def classify(self, samples: Mapping[str, Any]) -> Tensor:

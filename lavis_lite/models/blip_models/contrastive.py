@@ -186,14 +186,17 @@ class BlipContrastive(BlipMatcher):
             raise InputError(
                 f"{len(input_ids)} texts for {len(image_embeds)} images; give one text an image."
             )
+        if (ids := samples.get("image_id")) is not None:
+            ids = as_numbers(ids, input_ids.device)
+            if len(ids) != len(image_embeds):
+                raise InputError(f"{len(ids)} image ids for {len(image_embeds)} images; give one an image.")
         counted = 0 if samples.get(FILLER, False) else len(input_ids)
         counts = distributed.gather_counts(counted, input_ids.device)
-        ids = samples.get("image_id")
         return Pairs(
             image_embeds,
             input_ids,
             attention_mask,
-            ids=None if ids is None else as_numbers(ids, input_ids.device),
+            ids=ids,
             counted=counted,
             first=sum(counts[: distributed.rank()]),
             total=max(1, sum(counts)),
@@ -361,5 +364,8 @@ def as_numbers(ids: Tensor | Sequence[int | str], device: torch.device) -> Tenso
     """Return image ids as a long tensor (images,); names become numbers that depend on the name alone."""
     if isinstance(ids, Tensor):
         return ids.flatten().to(device)
-    numbers = [zlib.crc32(name.encode()) if isinstance(name, str) else int(name) for name in ids]
+    numbers = [
+        zlib.crc32(name.encode("utf-8", "surrogatepass")) if isinstance(name, str) else int(name)
+        for name in ids
+    ]
     return torch.tensor(numbers, device=device)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lavis_lite.common.registry import registry, suggest
+from lavis_lite.common.registry import nearest, registry
 from lavis_lite.common.texts import TokenizedTexts
 
 # Normalized pixels lie within about 2.7 of zero; a mean and deviation of one's own may lead further.
@@ -40,9 +40,10 @@ def checked_samples(samples: Any, *keys: str) -> dict[str, Any]:
     for key in keys:
         if checked.get(key) is None and not (key == "image" and checked.get("video") is not None):
             present = [str(name) for name in samples if samples[name] is not None]
+            near = nearest(key, [name for name in present if name not in keys])
             raise InputError(
                 f"the model needs samples[{key!r}]; samples has {', '.join(present) or 'nothing'}."
-                f"{suggest(key, [name for name in present if name not in keys])}"
+                + (f" Did you mean {near[0]}?" if near else "")
             )
         if key == "text_input":
             checked[key] = checked_texts(checked[key], f"samples[{key!r}]")
@@ -99,6 +100,8 @@ def checked_images(images: Any, size: int, like: nn.Parameter) -> Tensor:
         images = images.to(like.device)
     if not isinstance(images, Tensor):
         raise InputError(f"the images are a {type(images).__name__}, not a tensor; {PROCESSOR_HINT}.")
+    if images.layout != torch.strided:
+        raise InputError("the images are a sparse tensor; call image.to_dense().")
     _check_shape(images, size)
     if not images.is_floating_point():
         raise InputError(f"the images are {images.dtype}, not normalized float values; {PROCESSOR_HINT}.")
@@ -107,12 +110,57 @@ def checked_images(images: Any, size: int, like: nn.Parameter) -> Tensor:
             f"the images are on {images.device} and the model is on {like.device}; "
             "call image.to(model.device)."
         )
-    # In training on a GPU, looking at values would make the host wait for the device at every step.
-    if images.device.type == "cpu" or not torch.is_grad_enabled():
-        _check_values(images)
     if images.dtype != like.dtype and not torch.is_autocast_enabled(images.device.type):
         images = images.to(like.dtype)
+    if _may_look_at(images):
+        _check_values(images)
     return images
+
+
+def check_text_count(texts: Sequence[str], images: int) -> None:
+    """Refuse texts that do not share out evenly among the images.
+
+    Raises:
+        InputError: they do not.
+    """
+    if len(texts) % images:
+        raise InputError(
+            f"{len(texts)} texts do not share out among {images} images; give every image the same number "
+            "of texts."
+        )
+
+
+def checked_labels(samples: Mapping[str, Any], count: int, classes: int, device: torch.device) -> Tensor:
+    """Return samples["label"] as numbers (count,) of classes, on `device`.
+
+    Args:
+        samples: of the model; "label" a tensor or a list of whole numbers.
+        count: how many there must be.
+        classes: how many classes the model tells apart.
+
+    Raises:
+        InputError: missing, not whole numbers, another count, or no class of the model.
+    """
+    given = checked_samples(samples, "label")["label"]
+    try:
+        labels = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"samples['label'] ({given!r:.60}) is not a list of class numbers.") from error
+    if labels.is_floating_point() or labels.is_complex():
+        raise InputError(f"samples['label'] holds {labels.dtype} values; give class numbers.")
+    if labels.shape != (count,):
+        raise InputError(
+            f"samples['label'] has shape {tuple(labels.shape)}; expected ({count},), one a sample."
+        )
+    if _may_look_at(labels) and count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        wrong = next(label for label in labels.tolist() if not 0 <= label < classes)
+        raise InputError(f"samples['label'] holds {wrong}; the model has classes 0 to {classes - 1}.")
+    return labels.long().to(device)
+
+
+def _may_look_at(tensor: Tensor) -> bool:
+    """Return False in training on a GPU: the host would wait for the device at every step."""
+    return tensor.device.type == "cpu" or not torch.is_grad_enabled()
 
 
 def _processed(images: Sequence[Any], size: int) -> Tensor:
