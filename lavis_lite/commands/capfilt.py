@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis_lite.commands.pixel_limit import add_max_pixels
+
 MODEL_HELP = "run folder, weights file, URL or hub name"
 
 
@@ -36,6 +38,7 @@ def add_parser(commands: Any) -> None:
     )
     run.add_argument("--allow-pipe", action="store_true", help="let shards be commands (pipe:...)")
     run.add_argument("--device", default="auto")
+    add_max_pixels(run)
     run.add_argument("--ray", type=int, metavar="WORKERS", help="hand the work to so many Ray actors")
     run.add_argument("--ray-gpus", type=float, default=0.0, metavar="N", help="GPUs of each actor")
     run.set_defaults(execute=_execute_run)
