@@ -11,6 +11,7 @@ from typing import Any
 
 from lavis_lite.capfilt.output import Sample
 from lavis_lite.common.image_files import find_images
+from lavis_lite.common.images import ImageError, open_image_file
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.web.shards import IMAGE_MEMBERS, raw_samples
 from lavis_lite.datasets.web.shards import Shard as TarShard
@@ -131,8 +132,9 @@ def _file_reader(dataset: Any, numbers: range) -> Callable[[OnDamage], Iterator[
             suffix = path.suffix.lower().lstrip(".")
             suffix = suffix if suffix in IMAGE_MEMBERS else "jpg"
             try:
-                members = {suffix: path.read_bytes()}
-            except OSError:
+                with open_image_file(path) as file:
+                    members = {suffix: file.read()}
+            except (ImageError, OSError):
                 members = {}  # which fails when it is opened, with its name
             yield Sample(f"{number:09d}", members, about)
 
