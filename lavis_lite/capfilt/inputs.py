@@ -131,12 +131,14 @@ def _file_reader(dataset: Any, numbers: range) -> Callable[[OnDamage], Iterator[
             }
             suffix = path.suffix.lower().lstrip(".")
             suffix = suffix if suffix in IMAGE_MEMBERS else "jpg"
+            key = f"{number:09d}"
             try:
                 with open_image_file(path) as file:
-                    members = {suffix: file.read()}
-            except (ImageError, OSError):
-                members = {}  # which fails when it is opened, with its name
-            yield Sample(f"{number:09d}", members, about)
+                    content = file.read()
+            except (ImageError, OSError) as error:
+                yield Sample(key, {}, about, failure=str(error))
+                continue
+            yield Sample(key, {suffix: content}, about)
 
     return read
 

@@ -247,6 +247,8 @@ def _scored(
 
 def _open(sample: Sample, text_key: str, models: Models, settings: CapFiltSettings) -> Opened:
     """Return a sample with its image read, and the web's texts; or with the reason why it cannot be used."""
+    if sample.failure:
+        return Opened(sample, [], [])
     if _opted_out(sample.about, settings.opt_out_keys):
         return Opened(replace(sample, failure="opted out"), [], [])
     try:
