@@ -169,10 +169,9 @@ def test_a_pipe_and_a_device_among_the_images_fail_by_name(tmp_path):
     (photos / ".hidden.jpg").write_bytes(jpeg(1))
     given = from_folder(photos, unit_size=5)
     rows = clean(given, tmp_path / "out", scorers={"length_for_test": {}}, rule="length", threshold=8.0)
-    assert [row["reason"] for row in rows if not row["kept"]] == [
-        f"{photos / '1.jpg'}: is a named pipe, not a file.",
-        f"{photos / '2.jpg'}: is a device, not a file.",
-    ]
+    pipe, device = (row["reason"] for row in rows if not row["kept"])
+    assert f"{photos / '1.jpg'}: is a named pipe, not a file" in pipe
+    assert f"{photos / '2.jpg'}: is a device, not a file" in device
     assert [row["text"] for row in rows if row["kept"]] == ["another line"]
 
 
