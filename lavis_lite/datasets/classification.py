@@ -15,6 +15,7 @@ from lavis_lite.datasets.annotations import (
     CAPTION_KEYS,
     IMAGE_KEYS,
     AnnotationError,
+    Records,
     check_each,
     image_of,
     text_of,
@@ -23,16 +24,14 @@ from lavis_lite.datasets.annotations import (
 from lavis_lite.datasets.base_dataset import BaseDataset, Processor, collate
 from lavis_lite.datasets.nlvr import with_label_tensor
 
-SENTENCE_KEYS = ("sentence", *CAPTION_KEYS)
+SENTENCE_KEYS = tuple(dict.fromkeys(("sentence", *CAPTION_KEYS)))
 
 
-def check_labels(
-    records: Iterable[Any], path: Path, classes: Sequence[str], with_text: bool
-) -> list[dict[str, Any]]:
+def check_labels(records: Records, classes: Sequence[str], with_text: bool) -> list[dict[str, Any]]:
     """Return `records` with "image", "label" as a number of `classes`, and "sentence" where `with_text`.
 
     Raises:
-        AnnotationError: names file, index and key of the first fault.
+        AnnotationError: names file, place and key of the errors.
     """
     numbers = {name: number for number, name in enumerate(classes)}
 
@@ -51,7 +50,7 @@ def check_labels(
             checked["sentence"] = text_of(value_of(record, SENTENCE_KEYS, where), f"{where}, key 'sentence'")
         return checked
 
-    return check_each(records, path, check)
+    return check_each(records, check)
 
 
 def labelled_folders(root: Path) -> tuple[list[dict[str, Any]], list[str]]:

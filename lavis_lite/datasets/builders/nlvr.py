@@ -20,12 +20,13 @@ class NLVRBuilder(BaseDatasetBuilder):
     """NLVR2: two photographs, and a sentence that is true of them or not."""
 
     default_configs: ClassVar[Mapping[str, str]] = {"default": "nlvr"}
+    media_keys = ("images",)
     train_dataset_cls = NLVRDataset
     eval_dataset_cls = NLVREvalDataset
 
     def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
         """Return the checked pairs of all files."""
-        return [record for path in files for record in check_pairs(read_records(path), path)]
+        return [record for path in files for record in check_pairs(read_records(path))]
 
 
 @registry.register_builder("shapes_nlvr")

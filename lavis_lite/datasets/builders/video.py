@@ -32,7 +32,7 @@ class MSRVTTRetrievalBuilder(RetrievalBuilder):
 
     def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
         """Return the checked annotations of all files."""
-        records = [record for path in files for record in check_video_captions(read_records(path), path)]
+        records = [record for path in files for record in check_video_captions(read_records(path))]
         if not is_train:
             return records
         return [
@@ -44,6 +44,8 @@ class MSRVTTRetrievalBuilder(RetrievalBuilder):
 
 class VideoQABuilder(VQABuilder):
     """Questions about videos."""
+
+    media_keys = ("video",)
 
     train_dataset_cls = VideoQADataset
     eval_dataset_cls = VideoQAEvalDataset
