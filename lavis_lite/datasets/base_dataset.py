@@ -12,6 +12,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from lavis_lite.common.images import open_image
+from lavis_lite.datasets.annotations.image_names import media_of
 from lavis_lite.datasets.annotations.parquet_files import StoredImage
 
 Processor = Callable[[Any], Any]
@@ -48,6 +49,13 @@ class BaseDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.annotations)
+
+    def samples_without_file(self) -> int:
+        """Return how many samples are known to lack a file."""
+        missing = set(self.missing_images)
+        if not missing:
+            return 0
+        return sum(not missing.isdisjoint(media_of(annotation)) for annotation in self.annotations)
 
     def open_image(self, name: str) -> Image.Image:
         """Return the image called `name` below the image root, upright RGB.

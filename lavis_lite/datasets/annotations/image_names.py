@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from lavis_lite.common.images import IMAGE_SUFFIXES
 from lavis_lite.common.registry import nearest
@@ -27,6 +28,28 @@ def folded(name: str) -> str:
     True
     """
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
+
+
+def media_of(record: Mapping[str, Any]) -> list[str]:
+    """Return the names of the files that a checked record is about.
+
+    >>> media_of({"image": "a.jpg"}), media_of({"images": ["a.jpg", "b.jpg"]}), media_of({"video": "a.mp4"})
+    (['a.jpg'], ['a.jpg', 'b.jpg'], ['a.mp4'])
+    """
+    value = record[_media_key(record)]
+    return [value] if isinstance(value, str) else value
+
+
+def renamed(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return a checked record with the names of its files replaced by those in `names`, if they are there."""
+    key = _media_key(record)
+    value = record[key]
+    files = names.get(value, value) if isinstance(value, str) else [names.get(name, name) for name in value]
+    return {**record, key: files}
+
+
+def _media_key(record: Mapping[str, Any]) -> str:
+    return next(key for key in ("images", "image", "video") if key in record)
 
 
 class _Listing:

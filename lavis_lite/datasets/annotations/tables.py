@@ -149,7 +149,7 @@ def _fault(cells: Sequence[str], names: Sequence[str], delimiter: str) -> str:
             f": has {len(cells)} cell{'s' * (len(cells) > 1)} where the header has {len(names)}; is a "
             f"{_name(delimiter)} missing?"
         )
-    if [normalized(cell) for cell in cells] == list(names):
+    if normalized(cells[0]) == names[0] and [normalized(cell) for cell in cells] == list(names):
         return ": repeats the header; remove it."
     if delimiter == "|" and any(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in cells):
         return ": has a space before a quoted text; remove the space, or the quotes."

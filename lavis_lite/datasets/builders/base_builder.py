@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from lavis_lite.common.registry import registry, suggest
 from lavis_lite.common.schema import ConfigError, parse
 from lavis_lite.common.storage import fetch, resolve
-from lavis_lite.datasets.annotations.image_names import locate
+from lavis_lite.datasets.annotations.image_names import locate, media_of, renamed
 from lavis_lite.datasets.annotations.parquet_files import STORED_KEY
 
 
@@ -48,8 +48,6 @@ class BaseDatasetBuilder:
     """
 
     default_configs: ClassVar[Mapping[str, str]] = {}
-    # Keys of a record that hold names of files below the image folder.
-    media_keys: ClassVar[tuple[str, ...]] = ("image",)
     # Whether a split is refused of which most images are not there.
     refuse_missing: bool = True
     train_dataset_cls: ClassVar[type | None] = None
@@ -137,28 +135,13 @@ class BaseDatasetBuilder:
         Raises:
             AnnotationError: most are missing, or a name means several files.
         """
-        names = (name for record in records for name in self._media(record))
+        files = [record for record in records if STORED_KEY not in record]
+        names = (name for record in files for name in media_of(record))
         what = f"datasets.{self.name}" + (f", split {split!r}" if split else "")
         match = locate(names, root, what, self.refuse_missing)
-        renamed = match.renamed
-        if renamed:
-            records = [self._with_media(record, renamed) for record in records]
+        if match.renamed:
+            records = [renamed(record, match.renamed) for record in records]
         return records, match.missing
-
-    def _media(self, record: Mapping[str, Any]) -> list[str]:
-        if STORED_KEY in record:
-            return []
-        values = [record[key] for key in self.media_keys]
-        return [name for value in values for name in ([value] if isinstance(value, str) else value)]
-
-    def _with_media(self, record: dict[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
-        if STORED_KEY in record:
-            return record
-        changed = {
-            key: files.get(value, value) if isinstance(value, str) else [files.get(n, n) for n in value]
-            for key, value in ((key, record[key]) for key in self.media_keys)
-        }
-        return {**record, **changed}
 
     def processors(self, is_train: bool) -> tuple[Any, Any]:
         """Return the image and the text processor of a split."""

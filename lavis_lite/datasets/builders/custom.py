@@ -31,6 +31,7 @@ from lavis_lite.datasets.builders.caption import CaptionBuilder
 
 logger = logging.getLogger(__name__)
 
+SPLITS = ("train", "val", "test")
 # What a file may call a split -> our name. "restval" is Karpathy's; everybody trains on it.
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "restval"), "train"),
@@ -84,7 +85,7 @@ class CaptionJsonBuilder(CaptionBuilder):
             AnnotationError: the annotation file, which may name the splits, cannot be used.
         """
         named = {record[SPLIT_KEY]: None for record in self._all_records if SPLIT_KEY in record}
-        return super().splits() or [name for name in ("train", "val", "test") if name in named or not named]
+        return super().splits() or [split for split in SPLITS if split in named or not named]
 
     def build(self, split: str) -> Dataset:
         """Return one split.
@@ -123,22 +124,30 @@ class CaptionJsonBuilder(CaptionBuilder):
     def _all_located(self) -> tuple[list[dict[str, Any]], Path, list[str]]:
         return self._located(self._all_records, None)
 
+    @cached_property
+    def _divided(self) -> dict[str, list[dict[str, Any]]]:
+        """The records of the file of all splits, one an image, by split."""
+        records = self._all_located[0]
+        if any(SPLIT_KEY in record for record in records):
+            return {
+                split: list(group_by_image(record for record in records if record[SPLIT_KEY] == split))
+                for split in SPLITS
+            }
+        return self._shares(list(group_by_image(records)))
+
     def _records_of(self, split: str) -> tuple[list[dict[str, Any]], Path, list[str]]:
         """Return the records of a split, one an image, the image folder, and the names of missing images."""
         if self.config.build_info.annotations:
             files = self.annotation_files(split)
             records, root, missing = self._located(self.read(files, split == "train"), split)
             return list(group_by_image(records)), root, missing
-        records, root, missing = self._all_located
-        if any(SPLIT_KEY in record for record in records):
-            return list(group_by_image(r for r in records if r[SPLIT_KEY] == split)), root, missing
-        records = self._share(list(group_by_image(records)), split)
+        records = self._divided[split]
         if not records:
             raise ConfigError(
                 f"datasets.{self.name}: the split {split!r} of {self.annotation_file()} is empty; raise its "
                 f"fraction, add images, or take it out of run.{'valid' if split == 'val' else split}_splits."
             )
-        return records, root, missing
+        return (records, *self._all_located[1:])
 
     def _located(
         self, records: list[dict[str, Any]], split: str | None
@@ -166,16 +175,22 @@ class CaptionJsonBuilder(CaptionBuilder):
                 )  # fmt: skip
         self._images_by_split[split] = images
 
-    def _share(self, records: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:
-        """Return the records of a split, in file order: who is in it depends on the file names alone."""
-        by_chance = sorted(records, key=lambda record: key_seed("split", record["image"]))
+    def _shares(self, records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+        """Divide records, in file order: which split has an image depends on the file names alone."""
+        by_chance = sorted(
+            (record["image"] for record in records), key=lambda image: key_seed("split", image)
+        )
         val, test = (
             _count(fraction, len(records))
             for fraction in (self.config.val_fraction, self.config.test_fraction)
         )
-        bounds = {"val": (0, val), "test": (val, val + test), "train": (val + test, len(records))}
-        chosen = {record["image"] for record in by_chance[slice(*bounds[split])]}
-        return [record for record in records if record["image"] in chosen]
+        split_of = dict.fromkeys(by_chance, "train")
+        split_of |= dict.fromkeys(by_chance[:val], "val")
+        split_of |= dict.fromkeys(by_chance[val : val + test], "test")
+        shares: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+        for record in records:
+            shares[split_of[record["image"]]].append(record)
+        return shares
 
 
 def _with_splits(records: Records, checked: list[dict[str, Any]]) -> list[dict[str, Any]]:

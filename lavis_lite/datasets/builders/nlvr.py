@@ -20,7 +20,6 @@ class NLVRBuilder(BaseDatasetBuilder):
     """NLVR2: two photographs, and a sentence that is true of them or not."""
 
     default_configs: ClassVar[Mapping[str, str]] = {"default": "nlvr"}
-    media_keys = ("images",)
     train_dataset_cls = NLVRDataset
     eval_dataset_cls = NLVREvalDataset
 

@@ -45,8 +45,6 @@ class MSRVTTRetrievalBuilder(RetrievalBuilder):
 class VideoQABuilder(VQABuilder):
     """Questions about videos."""
 
-    media_keys = ("video",)
-
     train_dataset_cls = VideoQADataset
     eval_dataset_cls = VideoQAEvalDataset
 
