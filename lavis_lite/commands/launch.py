@@ -115,8 +115,8 @@ def _refuse_missing(dataset: Dataset, max_bad_fraction: float) -> None:
     if missing > max_bad_fraction * len(dataset):
         raise ConfigError(
             f"datasets.{dataset.name}: {missing} of {len(dataset)} training samples have no file, more than "
-            f"run.max_bad_fraction ({max_bad_fraction:.1%}) allows: {dataset.missing_images[0]!r} is the first. "
-            f"`lavis-lite datasets check {dataset.name}` lists them."
+            f"run.max_bad_fraction ({max_bad_fraction:.1%}) allows; the first is "
+            f"{dataset.missing_images[0]!r}. `lavis-lite datasets check {dataset.name}` lists them."
         )
 
 

@@ -49,7 +49,7 @@ def renamed(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
 
 
 def _media_key(record: Mapping[str, Any]) -> str:
-    return next(key for key in ("images", "image", "video") if key in record)
+    return next(key for key in ("image", "images", "video") if key in record)
 
 
 class _Listing:
