@@ -93,7 +93,10 @@ def image_of(image: Any, where: str, image_root: Path | None = None) -> str:
     # A colon alone is part of a name, but on Windows "C:a.jpg" is on another drive.
     drive = _DRIVE.match(name) or (os.name == "nt" and ":" in path.parts[0])
     if path.is_absolute() or ".." in path.parts or drive or not path.parts:
-        raise AnnotationError(f"{where}: {image!r} leaves the image folder; give a path relative to it.")
+        hint = _hint(PurePosixPath(name), image_root) if image_root is not None else ""
+        raise AnnotationError(
+            f"{where}: {image!r} leaves the image folder; give a path relative to it.{hint}"
+        )
     return str(path)
 
 
@@ -108,6 +111,15 @@ def _is_file_name(name: str) -> bool:
 def _inside(path: PurePosixPath, image_root: Path) -> PurePosixPath:
     root = PurePosixPath(image_root.absolute().as_posix())
     return path.relative_to(root) if path.is_relative_to(root) else path
+
+
+def _hint(path: PurePosixPath, image_root: Path) -> str:
+    """Say which end of a path from elsewhere is there."""
+    for count in range(1, len(path.parts)):
+        end = PurePosixPath(*path.parts[count:])
+        if ".." not in end.parts and (image_root / end).is_file():
+            return f" {str(end)!r} is there: take {str(path)[: -len(str(end))]!r} out of the names."
+    return ""
 
 
 def _caption(caption: Any, expected: str, where: str, refuse_no_value: bool) -> str | list[str]:

@@ -161,7 +161,10 @@ class ImageNames:
         for count in range(1, len(parts)):
             folder, rest = "/".join(parts[:count]), "/".join(parts[count:])
             if (self.root / rest).exists():
-                return f"{rest!r} is there: take {folder!r} out of the names, or set images to another folder"
+                root = self.root.absolute()
+                above = [path for path in root.parents if (path / name).exists()][:1]
+                other = f", or set images to {str(above[0])!r}" if above else ""
+                return f"{rest!r} is there: take {folder + '/'!r} out of the names{other}"
         for folder in sorted(self.listing("").names)[:_COMPARED]:
             if (self.root / folder / name).is_file():
                 return f"it is in {folder!r}: set images to {str(self.root / folder)!r}"

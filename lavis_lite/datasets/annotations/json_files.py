@@ -98,13 +98,18 @@ def _named_twice(content: Any, text: str, twice: Sequence[str], path: Path) -> s
 
 def _elements(text: str) -> list[list[str]]:
     """Return, for each element of a valid JSON list, the keys that it has twice."""
-    place = _GAP.match(text, text.index("[") + 1).end()
+    place = _after_gap(text, text.index("[") + 1)
     elements = []
     while text[place] != "]":
         twice: list[str] = []
-        place = _GAP.match(text, _decoder(twice).raw_decode(text, place)[1]).end()
+        place = _after_gap(text, _decoder(twice).raw_decode(text, place)[1])
         elements.append(twice)
     return elements
+
+
+def _after_gap(text: str, place: int) -> int:
+    gap = _GAP.match(text, place)
+    return gap.end() if gap else place
 
 
 def _twice(keys: Sequence[str]) -> str:
