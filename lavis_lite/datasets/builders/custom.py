@@ -68,6 +68,10 @@ class CaptionJsonBuilder(CaptionBuilder):
             complaints = super().check()
             if self.annotations is None and not self.build_info.annotations:
                 complaints.append(("annotations", "is missing; name the file that holds the captions."))
+            if self.annotations is not None and self.build_info.annotations:
+                complaints.append(
+                    ("annotations", "is set beside build_info.annotations; leave one of them out.")
+                )
             if not (self.val_fraction >= 0 and 0 <= self.test_fraction < 1 - self.val_fraction):
                 complaints.append(("val_fraction", "and test_fraction must leave some images to train on."))
             return complaints
@@ -79,13 +83,17 @@ class CaptionJsonBuilder(CaptionBuilder):
         self._images_by_split: dict[str, set[str]] = {}
 
     def splits(self) -> list[str]:
-        """Return the names of the splits that can be built.
+        """Return the names of the splits: those that the records name, if they do, or else all three.
 
         Raises:
-            AnnotationError: the annotation file, which may name the splits, cannot be used.
+            AnnotationError: the annotation file is there, and cannot be used.
         """
-        named = {record[SPLIT_KEY]: None for record in self._all_records if SPLIT_KEY in record}
-        return super().splits() or [split for split in SPLITS if split in named or not named]
+        if self.config.build_info.annotations:
+            return super().splits()
+        if not self.annotation_file().exists():  # which is an error once a split is built
+            return list(SPLITS)
+        named = {record[SPLIT_KEY] for record in self._all_records if SPLIT_KEY in record}
+        return [split for split in SPLITS if split in named or not named]
 
     def build(self, split: str) -> Dataset:
         """Return one split.
@@ -115,9 +123,7 @@ class CaptionJsonBuilder(CaptionBuilder):
 
     @cached_property
     def _all_records(self) -> list[dict[str, Any]]:
-        """The records of the file of all splits; none where each split has its own."""
-        if self.config.build_info.annotations:
-            return []
+        """The records of the file of all splits."""
         return self.read([self.annotation_file()], is_train=False)
 
     @cached_property
@@ -246,7 +252,7 @@ class ImageFolderBuilder(CaptionJsonBuilder):
             complaints = super().check()
             if self.images is None:
                 complaints.append(("images", "is missing; name the folder that holds images and texts."))
-            if self.annotations is not None:
+            if self.annotations is not None or self.build_info.annotations:
                 complaints.append(
                     ("annotations", "belongs to caption_json; here texts lie beside the images.")
                 )
@@ -255,6 +261,10 @@ class ImageFolderBuilder(CaptionJsonBuilder):
             return complaints
 
     config: Config
+
+    def splits(self) -> list[str]:
+        """Return the names of the splits, of which a folder has always three."""
+        return list(SPLITS)
 
     def annotation_file(self) -> Path:
         """Return the folder, which is what annotations are read from."""
