@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,17 @@ def test_what_would_change_a_text_or_lose_a_row_is_refused_with_the_line(tmp_pat
 def test_bytes_that_are_no_text_say_what_to_do(tmp_path, content, message):
     with pytest.raises(AnnotationError, match=rf"captions\.csv: .*{message}"):
         read(tmp_path / "captions.csv", content)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_pipe_a_device_or_a_folder_is_no_annotation_file(tmp_path, suffix):
+    places = {kind: tmp_path / f"{kind}.{suffix}" for kind in ("named pipe", "device", "folder")}
+    os.mkfifo(places["named pipe"])
+    places["device"].symlink_to("/dev/zero")
+    places["folder"].mkdir()
+    for kind, path in places.items():
+        with pytest.raises(AnnotationError, match=f"is a {kind}, not a file"):
+            read_records(path)
 
 
 def test_many_errors_of_a_file_are_named_once_each_and_counted(tmp_path):

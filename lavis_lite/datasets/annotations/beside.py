@@ -75,9 +75,8 @@ def _name_the_unused(
     unused = []
     for parent in dict.fromkeys(image.parent for image in images):
         names = folders.listing(parent.relative_to(root).as_posix()).names
-        unused += [
-            parent / n for n in names if n.lower().endswith(tuple(suffixes)) and parent / n not in used
-        ]
+        texts = [name for name in names if name.lower().endswith(tuple(suffixes)) and name[0] != "."]
+        unused += [parent / name for name in texts if parent / name not in used]
     if unused:
         names = sorted(path.relative_to(root).as_posix() for path in unused)
         logger.warning("%s: no image beside %s.", root, listed(names, "file"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from lavis_lite.common.files import first_line
+from lavis_lite.common.files import FileError, first_line, open_regular
 from lavis_lite.common.images import ImageError, open_image
 from lavis_lite.datasets.annotations.errors import AnnotationError, ErrorList, Records
 from lavis_lite.datasets.annotations.names import IMAGE_KEYS, normalized
@@ -20,6 +20,8 @@ MAGIC = b"PAR1"
 STORED_KEY = "stored_image"
 # A row group is read as a whole to get at one of its images, and two of them stay in memory.
 MAX_ROW_GROUP_BYTES = 1 << 30
+# A small file can claim any number of rows.
+MAX_ROWS = 50_000_000
 
 
 class StoredImage:
@@ -66,7 +68,12 @@ def read_parquet(path: Path) -> Records:
     except ImportError as error:
         raise AnnotationError(f"{path}: reading parquet needs pyarrow: pip install pyarrow.") from error
     try:
-        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+        with (
+            open_regular(path) as source,
+            parquet.ParquetFile(source, page_checksum_verification=True) as file,
+        ):
+            if file.metadata.num_rows > MAX_ROWS:
+                raise AnnotationError(f"{path}: has {file.metadata.num_rows} rows, more than {MAX_ROWS}.")
             column, has_paths = _image_column(file.schema_arrow)
             if column is None:
                 return Records(path, file.read().to_pylist())
@@ -81,6 +88,8 @@ def read_parquet(path: Path) -> Records:
             empty = _rows_without_image(file, column)
     except AnnotationError:
         raise
+    except FileError as error:
+        raise AnnotationError(str(error)) from error
     except Exception as error:  # on damaged bytes pyarrow raises nearly anything
         raise AnnotationError(f"{path}: is not valid parquet: {first_line(error)}") from error
     if len(places) != len(rows):
@@ -166,5 +175,5 @@ def _row_group(path: str, column: str, group: int) -> Any:
     """Return a column of a row group. Opened each time: processes must not share an open file."""
     from pyarrow import parquet
 
-    with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+    with open_regular(path) as source, parquet.ParquetFile(source, page_checksum_verification=True) as file:
         return file.read_row_group(group, columns=[column]).column(column).combine_chunks()

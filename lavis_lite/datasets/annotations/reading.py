@@ -35,6 +35,8 @@ def read_records(path: Path) -> Records:
     if not path.exists():
         near = nearest(path.name, [file.name for file in path.parent.glob("*")])
         hint = f" Did you mean {near[0]}?" if near else ""
+        if path.is_symlink():
+            hint = " It is a link to a file that is not there."
         raise AnnotationError(f"{path}: no such annotation file.{hint}")
     records = _parse(path)
     if not len(records):

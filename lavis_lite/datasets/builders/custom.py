@@ -160,7 +160,8 @@ class CaptionJsonBuilder(CaptionBuilder):
     ) -> tuple[list[dict[str, Any]], Path, list[str]]:
         """Return `records` with the names of their files, the image folder, and the missing names."""
         if all(STORED_KEY in record for record in records):
-            return records, self.image_folder() or Path(), []
+            # no folder, so that no other file is ever taken for one of these images
+            return records, records[0][STORED_KEY].path, []
         root = self.image_root()
         records, missing = self.locate_images(records, root, split)
         return records, root, missing
