@@ -30,7 +30,8 @@ class StoredImage:
     Args:
         path: the parquet file.
         column: which holds {bytes, path}, or bytes.
-        group, row: number of the row group, and of the row within it.
+        group: number of the row group.
+        row: number of the row within its group.
     """
 
     __slots__ = ("column", "group", "path", "row")
