@@ -68,6 +68,7 @@ HEADER = "image,caption\na.jpg,fine\n"
     [
         (HEADER + "b.jpg,one caption,another caption\n", "line 3: has 3 cells where the header has 2"),
         (HEADER + "b.jpg,fine,c.jpg,fine\n", "line 3: has 4 cells"),
+        (HEADER + "b.jpg,fine, \n", "line 3: has 3 cells"),
         ("id,image,caption\n1,a.jpg,a cat, asleep\n", "line 2: has 4 cells where the header has 3"),
         ("caption,image\na cat, asleep,a.jpg\n", "line 2: has 3 cells"),
         (HEADER + "b.jpg\n", "line 3: has 1 cell where"),

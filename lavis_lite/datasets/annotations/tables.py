@@ -186,6 +186,7 @@ def _joined(row: _Row, names: Sequence[str], delimiter: str) -> list[str]:
     certain = (
         len(row.lines) == 1
         and len(names) == 2
+        and names[0] in IMAGE_KEYS
         and names[1] in CAPTION_KEYS
         and delimiter in ",;"
         and '"' not in line
@@ -194,10 +195,11 @@ def _joined(row: _Row, names: Sequence[str], delimiter: str) -> list[str]:
     if certain:
         image, _, rest = line.partition(delimiter)
         as_written = all(
-            after.isspace() or not after or (before.isdigit() and after.isdigit())
+            after.isspace() or (before.isdigit() and after.isdigit())
             for before, after in re.findall(rf"(.?){re.escape(delimiter)}(.?)", rest)
         )
-        if as_written:
+        # A comma at the end could as well be an empty cell.
+        if as_written and not rest.rstrip().endswith(delimiter):
             return [image.strip(), rest.strip()]
     return row.cells
 
