@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from lavis_lite.common.files import kind_of
+from lavis_lite.common.files import first_line, kind_of
 from lavis_lite.common.registry import nearest
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.web.index import check_index
@@ -69,10 +69,16 @@ def _of_text(text: str, pattern: str, allow_pipe: bool) -> list[str]:
 
 
 def _of_path(text: str, pattern: str) -> list[str]:
-    path = Path(text).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(text).expanduser()
+        is_folder, is_there = path.is_dir(), path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, a user that is not known
+        raise ConfigError(f"shards: {pattern!r:.200} names no file ({first_line(error)}).") from error
+    if not text.strip():
+        raise ConfigError(f"shards: {pattern!r:.200} names no file: a name in it is empty.")
+    if is_folder:
         files = _of_folder(path)
-    elif not path.exists() and glob.has_magic(text):
+    elif not is_there and glob.has_magic(text):
         names = glob.iglob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes relative patterns only)
         files = sorted(map(Path, names))
         if not files:
@@ -140,9 +146,12 @@ def expand_braces(text: str) -> Iterator[str]:
     >>> list(expand_braces("{a,b}/{08..10}.tar"))[:4]
     ['a/08.tar', 'a/09.tar', 'a/10.tar', 'b/08.tar']
     """
-    if _count(text) > MAX_NAMES:
-        raise _too_many(text)
-    yield from _expanded(text)
+    try:
+        if _count(text) > MAX_NAMES:
+            raise _too_many(text)
+        yield from _expanded(text)
+    except RecursionError:
+        raise ConfigError(f"shards: {text!r:.200} has too many braces.") from None
 
 
 def _expanded(text: str) -> Iterator[str]:
@@ -192,26 +201,28 @@ _RANGE = re.compile(r"(-?\d{1,18}|[A-Za-z])\.\.(-?\d{1,18}|[A-Za-z])(?:\.\.(-?\d
 
 def _first_group(text: str) -> tuple[str, list[str] | _Range, str] | None:
     """Return what stands before the first braces that mean several texts, these texts, and the rest."""
-    start = text.find("{")
-    while start >= 0:
-        commas, depth = [start], 0
-        for index in range(start, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[index], 0)
-            if text[index] == "," and depth == 1:
-                commas.append(index)
-            if depth == 0:
-                inside = text[start + 1 : index]
-                ends = _RANGE.fullmatch(inside)
-                if ends and ends[1].isalpha() == ends[2].isalpha():
-                    return text[:start], _Range(ends[1], ends[2], ends[3]), text[index + 1 :]
-                if len(commas) > 1:
-                    cuts = [*commas, index]
-                    parts = [text[a + 1 : b] for a, b in itertools.pairwise(cuts)]
-                    return text[:start], parts, text[index + 1 :]
-                break
-        start = text.find("{", start + 1)
+    for start, commas, end in sorted(_braces(text)):
+        ends = _RANGE.fullmatch(text, start + 1, end)
+        if ends and ends[1].isalpha() == ends[2].isalpha():
+            return text[:start], _Range(ends[1], ends[2], ends[3]), text[end + 1 :]
+        if commas:
+            cuts = [start, *commas, end]
+            parts = [text[a + 1 : b] for a, b in itertools.pairwise(cuts)]
+            return text[:start], parts, text[end + 1 :]
     return None
 
 
+def _braces(text: str) -> Iterator[tuple[int, list[int], int]]:
+    """Yield each pair of braces: where it opens, the commas directly in it, where it closes."""
+    opened: list[tuple[int, list[int]]] = []
+    for index, character in enumerate(text):
+        if character == "{":
+            opened.append((index, []))
+        elif character == "}" and opened:
+            yield (*opened.pop(), index)
+        elif character == "," and opened:
+            opened[-1][1].append(index)
+
+
 def _too_many(pattern: str) -> ConfigError:
-    return ConfigError(f"shards: {pattern!r} stands for more than {MAX_NAMES:,} shards.")
+    return ConfigError(f"shards: {pattern!r:.200} stands for more than {MAX_NAMES:,} shards.")

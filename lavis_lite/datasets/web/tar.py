@@ -16,7 +16,7 @@ from lavis_lite.datasets.web.sources import ByteSource
 BLOCK_BYTES = 512
 MAX_EXTENSION_BYTES = 1 << 20  # of a long name or a pax header
 MAX_GO_BACK_BYTES = 1 << 30  # in all, while looking for headers inside damaged members
-MAX_EMPTY_BYTES = 1 << 16  # of zeros that are an archive without members
+MAX_END_BYTES = 1 << 20  # of zeros that are an archive's end; more are a download that was not completed
 _SCAN_BYTES = 1 << 16
 _MAGIC = b"ustar"
 _MAGIC_OFFSET = 257
@@ -146,7 +146,7 @@ class TarReader:
         if header.type in (b"x", b"g", b"L", b"K", b"X"):
             return (yield from self._read_extension(header))
         pax = {**self._global_pax, **self._pax}
-        name = pax.get("path") or self._long_name or header.name
+        name = pax.get("GNU.sparse.name") or pax.get("path") or self._long_name or header.name
         error = self._extension_error
         self._clear_extensions()
         kind = _KINDS.get(header.type, f"member of the unknown type {header.type!r}")
@@ -238,8 +238,8 @@ class TarReader:
                     "were overwritten there, or archives joined end to end"
                 )
                 return True
-        if not self._headers and self._source.position > MAX_EMPTY_BYTES:
-            yield TarDamage("holds nothing but zeros")
+        if self._source.position - start > MAX_END_BYTES:
+            yield TarDamage(f"has only zeros from byte {start} on: perhaps it was not fetched completely")
         return False
 
     def _find_next_header(self, start: int, block: bytes) -> TarItems:
