@@ -165,17 +165,12 @@ def _suffix_of(path: Path, content: bytes) -> str:
     """Return what a member is called after its dot: by the file's name, else by what is in it."""
     import io
 
-    from PIL import Image
-
-    from lavis_lite.common.images import FORMATS, IMAGE_SUFFIXES
+    from lavis_lite.common.images import FORMATS, IMAGE_SUFFIXES, format_of
 
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return "jpg" if suffix == ".jpeg" else suffix.lstrip(".")
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            name = str(image.format).lower()
-    except Exception as error:  # on strange bytes the decoders raise nearly anything
-        known = ", ".join(FORMATS)
-        raise SampleError(f"{path}: is no image that is read here ({known}); convert it.") from error
-    return _SUFFIXES.get(name, name)
+    name = format_of(io.BytesIO(content))
+    if name is None:
+        raise SampleError(f"{path}: is no image that is read here ({', '.join(FORMATS)}); convert it.")
+    return _SUFFIXES.get(name.lower(), name.lower())

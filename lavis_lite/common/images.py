@@ -179,6 +179,17 @@ def _identify(file: BinaryIO) -> ImageFile.ImageFile:
     raise UnidentifiedImageError
 
 
+def format_of(source: BinaryIO) -> str | None:
+    """Return Pillow's name of the format of an image ("JPEG"), by its first bytes; None for no image."""
+    try:
+        with Image.open(source, formats=_formats()) as image:
+            return image.format
+    except MemoryError:
+        raise
+    except Exception:  # on damaged bytes the decoders raise nearly anything
+        return None
+
+
 def to_upright_rgb(image: Image.Image) -> Image.Image:
     """Return `image` as RGB, turned as its EXIF orientation asks; the given image is not changed.
 

@@ -117,7 +117,7 @@ def _check_file(file: Path, pattern: str) -> None:
         link = " (a link that leads nowhere)" if file.is_symlink() else ""
         raise ConfigError(f"shards: {pattern!r} names no file: {file}{link}.{hint}") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"shards: {str(file)!r} cannot be opened ({error}).") from error
+        raise ConfigError(f"shards: {pattern!r:.200} names no file ({first_line(error)}).") from error
     if not stat.S_ISREG(mode):
         raise ConfigError(f"shards: {file} is a {kind_of(mode)}, not a file.")
 

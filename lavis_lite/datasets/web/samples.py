@@ -161,13 +161,12 @@ class Grouper:
             yield UnusedMember(member.name, reason, is_loss=member.kind != FOLDER)
             return
         key, suffix = split_name(member.name)
+        if self._current is None or self._current.key != key:
+            yield from self._close_current()
         if key in self._done:
             yield UnusedMember(member.name, self._why_too_late(key, suffix))
             return
-        if self._current is None or self._current.key != key:
-            yield from self._close_current()
-            self._current = self._take_waiting(key) or _Sample(key)
-        sample = self._current
+        sample = self._current = self._current or self._take_waiting(key) or _Sample(key)
         if suffix in sample.contents:
             yield UnusedMember(member.name, "a second member of this name")
         elif sample.size + member.size > MAX_SAMPLE_BYTES:

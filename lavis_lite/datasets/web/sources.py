@@ -68,6 +68,7 @@ class ByteSource:
         data = self._unread[self._unread_from : self._unread_from + count]
         self._unread_from += len(data)
         if len(data) < count:
+            self._unread, self._unread_from = b"", 0
             data += self._read_stream(count - len(data), self.position + len(data))
         self.position += len(data)
         return data
@@ -85,7 +86,7 @@ class ByteSource:
 
     def unread(self, data: bytes) -> None:
         """Give back `data`, which was the last that was read."""
-        if len(data) <= self._unread_from:
+        if len(data) <= self._unread_from:  # it came from there
             self._unread_from -= len(data)
         else:
             self._unread = data + self._unread[self._unread_from :]

@@ -18,6 +18,7 @@ MAX_EXTENSION_BYTES = 1 << 20  # of a long name or a pax header
 MAX_GO_BACK_BYTES = 1 << 30  # in all, while looking for headers inside damaged members
 MAX_END_BYTES = 1 << 20  # of zeros that are an archive's end; more are a download that was not completed
 _SCAN_BYTES = 1 << 16
+_SUSPICIOUS_ZEROS = bytes(64)  # at the end of the last member: neither texts nor usual images have them
 _MAGIC = b"ustar"
 _MAGIC_OFFSET = 257
 
@@ -126,7 +127,6 @@ class TarReader:
                 yield from self._release_last()
                 more = yield from self._read_member(header)
             elif not block.strip(b"\0"):
-                yield from self._release_last()
                 more = yield from self._read_zeros(start, len(block))
             else:
                 more = yield from self._find_next_header(start, block)
@@ -221,6 +221,8 @@ class TarReader:
 
     def _read_zeros(self, start: int, length: int) -> TarItems:
         """Read on after zeros: up to the end of the file, or to what follows the end of an archive."""
+        last = self._last.member if self._last is not None else None
+        yield from self._release_last()
         if length < BLOCK_BYTES:
             if start == 0 and length == 0:
                 raise NotTarError("is empty")
@@ -240,6 +242,10 @@ class TarReader:
                 return True
         if self._source.position - start > MAX_END_BYTES:
             yield TarDamage(f"has only zeros from byte {start} on: perhaps it was not fetched completely")
+        elif last is not None and last.content.endswith(_SUSPICIOUS_ZEROS):
+            yield TarDamage(
+                f"{shown(last.name)}, its last member, ends in zeros: was it overwritten from there?"
+            )
         return False
 
     def _find_next_header(self, start: int, block: bytes) -> TarItems:
