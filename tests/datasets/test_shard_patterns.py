@@ -258,9 +258,9 @@ def test_a_folder_whose_index_names_shards_that_are_not_there_is_refused(folder)
         '{"shards": [{"name": 7, "samples": 1}]}',
     ],
 )
-def test_an_index_that_is_none_is_named(folder, content):
+def test_an_index_that_cannot_be_used_is_named(folder, content):
     (folder / "index.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"index\.json: is no index of shards"):
+    with pytest.raises(ConfigError, match=r"index\.json: is not an index of shards"):
         list_shards(["shards"])
 
 

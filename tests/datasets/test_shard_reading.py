@@ -88,7 +88,8 @@ def test_a_flipped_bit_in_a_header_costs_that_member_alone(read):
     content[header_of(FIFTY, "000003.jpg") + 150] ^= 1
     samples, errors = read(bytes(content))
     assert set(WHOLE) - set(samples) == {"000003.jpg.txt"} and "000003.txt" in samples
-    assert len(errors) == 1 and "no valid header at byte" in errors[0] and "after 000002.txt" in errors[0]
+    assert len(errors) == 1 and "no valid header at byte" in errors[0]
+    assert "(it reads '000003.jpg'), after 000002.txt" in errors[0]
 
 
 @pytest.mark.parametrize("length", [1, 7, 512])
@@ -108,9 +109,7 @@ def test_a_cut_at_any_place_is_named_and_costs_what_lies_behind_it(read):
     for cut in (end, end + 100, end + 511, end + 512, end + 700):
         samples, errors = read(FIFTY[:cut])
         assert samples == WHOLE[:5]
-        assert len(errors) == 1 and (
-            "end-of-archive" in errors[0] or "breaks off" in errors[0] or "no valid" in errors[0]
-        )
+        assert len(errors) == 1 and ("end-of-archive" in errors[0] or "breaks off" in errors[0])
 
 
 def test_zeros_over_a_header_do_not_end_the_archive(read):
@@ -255,14 +254,15 @@ def test_names_with_dots_are_not_torn_in_two(read):
 def test_an_archive_that_is_not_sorted_gives_whole_samples(read):
     images = [("a.jpg", jpeg(1)), ("b.jpg", jpeg(2)), ("c.jpg", jpeg(3))]
     texts = [("a.txt", b"a"), ("b.txt", b"b"), ("c.txt", b"c")]
-    whole = ["a.jpg.txt", "b.jpg.txt", "c.jpg.txt"]
-    for members in (images + texts, texts + images, images + texts[::-1]):
+    fields = [("a.json", b"{}"), ("b.json", b"{}"), ("c.json", b"{}")]
+    whole = ["a.jpg.json.txt", "b.jpg.json.txt", "c.jpg.json.txt"]
+    for members in (images + texts + fields, texts + fields + images, images + texts[::-1] + fields):
         samples, errors = read(members)
         assert sorted(samples) == whole and not errors
 
 
 def test_what_lies_too_far_apart_is_named_with_what_to_do(read, tmp_path, monkeypatch):
-    monkeypatch.setattr(grouping, "MAX_WAITING_BYTES", 1500)
+    monkeypatch.setattr(grouping, "MAX_WAITING_BYTES", 4500)
     samples, errors = read(
         [*((f"{key}.jpg", jpeg(1)) for key in "abc"), *((f"{key}.txt", b"t") for key in "abc")]
     )
@@ -295,8 +295,8 @@ def test_an_addition_to_a_sample_is_no_sample_of_its_own(read):
 
 
 def test_images_alone_and_texts_alone_are_samples(read):
-    assert read([("a.jpg", jpeg(1)), ("a.b.jpg", jpeg(1)), ("c.txt", b"c")]) == (
-        ["a.jpg", "a.b.jpg", "c.txt"],
+    assert read([("a.b.jpg", jpeg(1)), ("a.jpg", jpeg(1)), ("c.txt", b"c")]) == (
+        ["a.b.jpg", "a.jpg", "c.txt"],
         [],
     )
 

@@ -58,7 +58,7 @@ class WebDataset(Dataset):
                 shard if shard.samples is not None else replace(shard, samples=count_samples(shard))
                 for shard in shards
             ]
-            self.size = sum(shard.samples for shard in self.shards)
+            self.size = sum(shard.samples or 0 for shard in self.shards)
 
     def __len__(self) -> int:
         return self.size

@@ -37,7 +37,7 @@ def check_usable(shards: Sequence[Shard], text_key: str) -> None:
             return
         if look.samples >= MAX_SAMPLES:
             break
-    raise ConfigError(look.complaint(shards))
+    raise ConfigError(look.message(shards))
 
 
 class _Look:
@@ -82,8 +82,8 @@ class _Look:
             return str(error) or type(error).__name__
         return ""
 
-    def complaint(self, shards: Sequence[Shard]) -> str:
-        """Return the error that says it all."""
+    def message(self, shards: Sequence[Shard]) -> str:
+        """Return what is wrong with the samples, and what the shards hold."""
         where = f"{shards[0].name} and the following shards" if len(shards) > 1 else shards[0].name
         errors = "; ".join(f"{count} x {text}" for text, count in self.errors.most_common(3))
         members = ", ".join(f"{count} {text}" for text, count in self.members.most_common(6))

@@ -43,7 +43,7 @@ def read_entries(folder: Path) -> dict[str, IndexEntry]:
         return dict(map(_entry, shards))
     except (FileError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{file}: is no index of shards ({error}); remove it, or make it again with "
+            f"{file}: is not an index of shards ({error}); remove it, or make it again with "
             "`lavis-lite shards info --write`."
         ) from error
 
@@ -66,7 +66,7 @@ def _is_count(value: Any) -> bool:
 def counts_of(folder: Path, names: Iterable[str]) -> dict[str, int]:
     """Return how many samples the shards `names` of `folder` hold, where its index can be believed.
 
-    What does not fit (files of another size, files that it does not list) is logged, and has no count.
+    What does not fit (files of another size, files that the index does not list) is logged and not counted.
     """
     entries = read_entries(folder)
     counts, unlisted = {}, []
@@ -74,8 +74,8 @@ def counts_of(folder: Path, names: Iterable[str]) -> dict[str, int]:
         entry = entries.get(name)
         if entry is None:
             unlisted.append(name)
-        elif fault := _fault(entry, (folder / name).stat().st_size):
-            logger.warning("%s: %s; it is counted again.", folder / name, fault)
+        elif error := _error_of(entry, (folder / name).stat().st_size):
+            logger.warning("%s: %s; it is counted again.", folder / name, error)
         else:
             counts[name] = entry.samples
     if unlisted:
@@ -104,7 +104,7 @@ def check_index(folder: Path) -> None:
         )
 
 
-def _fault(entry: IndexEntry, size: int) -> str:
+def _error_of(entry: IndexEntry, size: int) -> str:
     if entry.size is not None and entry.size != size:
         return f"has {size} bytes, {INDEX_FILE} says {entry.size}"
     if entry.samples * MIN_SAMPLE_BYTES > size * _MAX_COMPRESSION:
@@ -132,6 +132,6 @@ def extend_index(folder: Path, shards: Mapping[str, tuple[int, int]]) -> Path:
         entries = read_entries(folder)
     except ConfigError:
         entries = {}
-    kept = {name: (one.samples, one.size) for name, one in entries.items() if (folder / name).is_file()}
-    rows = sorted({**kept, **shards}.items())
+    others = {name: (one.samples, one.size) for name, one in entries.items() if (folder / name).is_file()}
+    rows = sorted({**others, **shards}.items())
     return write_index(folder, [{"name": name, "samples": n, "bytes": size} for name, (n, size) in rows])

@@ -37,7 +37,7 @@ from lavis_lite.datasets.web.shards import (
 SPARE = 32  # samples kept to stand in for one that cannot be read
 MAX_SHUFFLE_BYTES = 512 << 20  # of the samples among which the next one is drawn
 # Keys of a batch on its way from the worker: what is logged once, and why there is no batch.
-_REMARKS = "shard_remarks"
+_WARNINGS = "shard_warnings"
 _ERROR = "shard_error"
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class WebTrainLoader:
                 "into more shards (`lavis-lite shards make`), or set resampled: true."
             )
         check_usable(dataset.shards, dataset.text_key)
-        self._remarks: set[str] = set()
+        self._warnings: set[str] = set()
 
     @property
     def batches_per_epoch(self) -> int:
@@ -122,11 +122,11 @@ class WebTrainLoader:
                 yield {**self._checked(batch), FILLER: True, BAD_SAMPLES: []}
 
     def _checked(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return a batch without the remarks that came with it, each of which is logged once."""
-        for remark in batch.pop(_REMARKS, []):
-            if remark not in self._remarks:
-                self._remarks.add(remark)
-                logger.warning("%s", remark)
+        """Return a batch without the warnings that came with it, each of which is logged once."""
+        for warning in batch.pop(_WARNINGS, []):
+            if warning not in self._warnings:
+                self._warnings.add(warning)
+                logger.warning("%s", warning)
         if _ERROR in batch:
             raise ShardError(batch[_ERROR])
         return batch
@@ -153,7 +153,7 @@ class WebTrainLoader:
         return self._batches(self._shards(epoch, stream))
 
     def _batches(self, shards: list[Shard]) -> int:
-        samples = sum(shard.samples for shard in shards)
+        samples = sum(shard.samples or 0 for shard in shards)
         whole, rest = divmod(samples, self.batch_size)
         return whole + (1 if rest and (not self.drop_last or not whole) else 0)
 
@@ -189,8 +189,9 @@ class _Stream(IterableDataset):
         self.seed, self.policy, self.finish = loader.seed, loader.policy, loader.finish
         self.shards, self.epoch, self.stream = shards, epoch, stream
         self.first_batch, self.planned = first_batch, planned
+        self.count = 0  # samples that came so far
         self.notes: list[BadSample] = []
-        self.remarks: list[str] = []
+        self.warnings: list[str] = []
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
@@ -198,7 +199,7 @@ class _Stream(IterableDataset):
         except (*READ_ERRORS, MemoryError) as error:
             if self.policy == "raise":
                 raise
-            yield {_ERROR: str(error) or type(error).__name__, _REMARKS: self.remarks}
+            yield {_ERROR: str(error) or type(error).__name__, _WARNINGS: self.warnings}
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         spare: list[RawSample] = []
@@ -206,7 +207,7 @@ class _Stream(IterableDataset):
         for number in range(self.planned):
             raws = [raw for _, raw in zip(range(self.batch_size), samples, strict=False)]
             if number == self.planned - 1 and not self.dataset.resampled:
-                for _ in samples:  # an incomplete batch, or more than the index says; which is remarked on
+                for _ in samples:  # an incomplete batch, or more than the index says; which is warned of
                     pass
             if number >= self.first_batch:
                 yield self._batch(raws, spare, number)
@@ -214,20 +215,29 @@ class _Stream(IterableDataset):
 
     def _batch(self, raws: list[RawSample], spare: list[RawSample], number: int) -> dict[str, Any]:
         if not raws:  # fewer samples came than were counted
-            raws = spare[: self.batch_size]
-            if not raws:
-                names = ", ".join(shard.name for shard in self.shards[:3])
-                raise ShardError(f"no sample came from {names}. {' '.join(self.remarks)}")
-            reason = self.remarks[-1] if self.remarks else "fewer samples came than were counted"
-            for place in range(self.batch_size):
-                self._note(f"missing {self.stream} {number} {place}", reason)
+            raws = self._made_up(spare, number)
         items = [item for raw in raws if (item := self._item(raw, [*spare, *raws])) is not None]
         batch = self.dataset.collater(items) if items else {}
         if items and self.finish is not None:
             batch = self.finish(batch)
         batch[BAD_SAMPLES], self.notes = self.notes, []
-        batch[_REMARKS], self.remarks = self.remarks, []
+        batch[_WARNINGS], self.warnings = self.warnings, []
         return batch
+
+    def _made_up(self, spare: list[RawSample], number: int) -> list[RawSample]:
+        """Return samples in place of a batch that did not come; note each of them as missing.
+
+        Raises:
+            ShardError: more are missing than came.
+        """
+        if (number + 1) * self.batch_size > 2 * self.count + self.batch_size or not spare:
+            names = ", ".join(shard.name for shard in self.shards[:3])
+            text = f"{self.count} samples came from {names}{', ...' if len(self.shards) > 3 else ''}"
+            raise ShardError(f"{text}, and more than twice as many were counted. {' '.join(self.warnings)}")
+        reason = self.warnings[-1] if self.warnings else "fewer samples came than were counted"
+        for place in range(self.batch_size):
+            self._note(f"missing {self.stream} {number} {place}", reason)
+        return spare[: self.batch_size]
 
     def _item(self, raw: RawSample, others: list[RawSample]) -> dict[str, Any] | None:
         """Return a sample; in place of one that cannot be read another of this stream, always the same."""
@@ -265,7 +275,8 @@ class _Stream(IterableDataset):
         yield from buffer
 
     def _raw(self) -> Iterator[RawSample]:
-        """Yield the samples that have an image, shard after shard; note what is lost, remark on the rest."""
+        """Yield the samples that have an image, shard after shard; note what is lost, warn of the rest."""
+        empty = 0
         for shard in self._order():
             count = 0
             unused = UnusedMembers()
@@ -284,9 +295,14 @@ class _Stream(IterableDataset):
                             unused.add(member)
             except SHARD_ERRORS as error:
                 self._note(f"{shard.name} {type(error).__name__}", error_text(shard, error))
-            self.remarks += [f"{shard.name}: {line}" for line in unused.lines()]
+            self.count += count
+            empty = 0 if count else empty + 1
+            if self.dataset.resampled and empty == ATTEMPTS:
+                reason = self.notes[-1].reason if self.notes else "they hold none"
+                raise ShardError(f"{empty} shards in a row gave no sample; the last one: {reason}")
+            self.warnings += [f"{shard.name}: {line}" for line in unused.lines()]
             if shard.samples not in (None, count):
-                self.remarks.append(
+                self.warnings.append(
                     f"{shard.name}: holds {count} samples that have an image, not {shard.samples}, as was "
                     f"counted or as its {INDEX_FILE} says (make that again: lavis-lite shards info --write)."
                 )

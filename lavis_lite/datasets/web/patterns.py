@@ -98,10 +98,10 @@ def _of_folder(folder: Path) -> list[Path]:
         file.name for file in files if file not in shards and file.name.lower().endswith(_OTHER_ARCHIVES)
     ]
     if not shards:
-        found = f" It holds {', '.join(others[:3])}: unpack or decompress them." if others else ""
+        hint = f" It holds {', '.join(others[:3])}: unpack or decompress them." if others else ""
         if any(file.is_dir() for file in files):
-            found += f" For shards in its subfolders write {str(folder / '**' / '*.tar')!r}."
-        raise ConfigError(f"shards: the folder {folder} holds no shard ({', '.join(SHARD_SUFFIXES)}).{found}")
+            hint += f" For shards in its subfolders write {str(folder / '**' / '*.tar')!r}."
+        raise ConfigError(f"shards: the folder {folder} holds no shard ({', '.join(SHARD_SUFFIXES)}).{hint}")
     if others:
         logger.warning("%s: %d archives are not read: %s", folder, len(others), ", ".join(others[:5]))
     return shards

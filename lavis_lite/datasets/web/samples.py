@@ -14,10 +14,11 @@ from lavis_lite.datasets.web.tar import FILE, FOLDER, TarMember, shown
 IMAGE_MEMBERS = tuple(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES)
 TEXT_MEMBERS = ("txt", "json")
 MAX_MEMBER_BYTES = 256 << 20
-MAX_TEXT_BYTES = 16 << 20
+MAX_TEXT_BYTES = 4 << 20
 MAX_SAMPLE_BYTES = 512 << 20
 # Samples that lack an image or a text wait for it in memory, as far as this goes.
 MAX_WAITING_BYTES = 128 << 20
+_WAITING_OVERHEAD = 1000  # bytes of a waiting sample besides its contents
 MAX_REASONS = 50
 SHOWN_NAMES = 5
 
@@ -126,6 +127,7 @@ class _Sample:
     contents: dict[str, bytes] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     size: int = 0
+    has_waited: bool = False
 
     @property
     def has_image(self) -> bool:
@@ -135,13 +137,23 @@ class _Sample:
     def is_complete(self) -> bool:
         return self.has_image and any(suffix in self.contents for suffix in TEXT_MEMBERS)
 
+    def add(self, member: TarMember, suffix: str) -> Iterator[UnusedMember]:
+        if suffix in self.contents:
+            yield UnusedMember(member.name, "a second member of this name")
+        elif self.size + member.size > MAX_SAMPLE_BYTES:
+            yield UnusedMember(member.name, f"a sample of more than {MAX_SAMPLE_BYTES >> 20} MiB")
+        else:
+            self.contents[suffix] = member.content
+            self.names.append(member.name)
+            self.size += member.size
+
 
 class Grouper:
     """Join the members of a shard to samples.
 
     Members of one name up to their last dot are a sample. One that has an image and a text is given
     when another name begins. The others wait for what they lack, up to `MAX_WAITING_BYTES` together, so
-    that archives which are not sorted by name can be read.
+    that archives which are not sorted by name can be read; what has waited waits on, for there may be more.
 
     Args:
         url: what samples say they come from.
@@ -150,6 +162,8 @@ class Grouper:
     def __init__(self, url: str) -> None:
         self._url = url
         self._current: _Sample | None = None
+        self._previous_was_whole = True
+        self._beside: list[str] = []  # keys that came between the members of the current sample
         self._waiting: dict[str, _Sample] = {}
         self._waiting_bytes = 0
         self._done: dict[str, frozenset[str]] = {}  # key -> suffixes
@@ -161,51 +175,60 @@ class Grouper:
             yield UnusedMember(member.name, reason, is_loss=member.kind != FOLDER)
             return
         key, suffix = split_name(member.name)
-        if self._current is None or self._current.key != key:
+        is_beside = self._current is not None and key.startswith(f"{self._current.key}.")
+        if not is_beside and (self._current is None or self._current.key != key):
             yield from self._close_current()
         if key in self._done:
             yield UnusedMember(member.name, self._why_too_late(key, suffix))
-            return
-        sample = self._current = self._current or self._take_waiting(key) or _Sample(key)
-        if suffix in sample.contents:
-            yield UnusedMember(member.name, "a second member of this name")
-        elif sample.size + member.size > MAX_SAMPLE_BYTES:
-            yield UnusedMember(member.name, f"a sample of more than {MAX_SAMPLE_BYTES >> 20} MiB")
+        elif is_beside:  # a.mask.png between a.jpg and a.txt
+            sample = self._take_waiting(key) or _Sample(key)
+            yield from sample.add(member, suffix)
+            self._beside.append(key)
+            yield from self._wait(sample)
         else:
-            sample.contents[suffix] = member.content
-            sample.names.append(member.name)
-            sample.size += member.size
+            self._current = self._current or self._take_waiting(key) or _Sample(key)
+            yield from self._current.add(member, suffix)
 
     def finish(self) -> Iterator[RawSample | UnusedMember]:
         """Yield what is left when there are no more members."""
         yield from self._close_current()
         while self._waiting:
-            yield from self._release(self._take_waiting(next(iter(self._waiting))))
+            yield from self._release(next(iter(self._waiting)))
 
     def _close_current(self) -> Iterator[RawSample | UnusedMember]:
         sample, self._current = self._current, None
+        beside, self._beside = self._beside, []
         if sample is None:
             return
-        if sample.is_complete:
-            yield self._given(sample)
+        is_whole = sample.is_complete and not sample.has_waited
+        previous_was_whole, self._previous_was_whole = self._previous_was_whole, is_whole
+        if not is_whole or not previous_was_whole:  # two members of an unsorted archive may meet by chance
+            yield from self._wait(sample)
             return
+        yield self._emit(sample)
+        for key in beside:
+            yield from self._release(key)
+
+    def _wait(self, sample: _Sample) -> Iterator[RawSample | UnusedMember]:
+        sample.has_waited = True
         self._waiting[sample.key] = sample
-        self._waiting_bytes += sample.size
+        self._waiting_bytes += sample.size + _WAITING_OVERHEAD
         while self._waiting_bytes > MAX_WAITING_BYTES:
-            yield from self._release(self._take_waiting(next(iter(self._waiting))))
+            yield from self._release(next(iter(self._waiting)))
 
     def _take_waiting(self, key: str) -> _Sample | None:
         sample = self._waiting.pop(key, None)
         if sample is not None:
-            self._waiting_bytes -= sample.size
+            self._waiting_bytes -= sample.size + _WAITING_OVERHEAD
         return sample
 
-    def _release(self, sample: _Sample | None) -> Iterator[RawSample | UnusedMember]:
-        """Give a sample that stays incomplete, unless it is an addition to another one (``a.mask.png``)."""
+    def _release(self, key: str) -> Iterator[RawSample | UnusedMember]:
+        """Give a sample that has waited, unless it is only an addition to another one (``a.mask.png``)."""
+        sample = self._take_waiting(key)
         if sample is None:
             return
         if not self._is_addition(sample):
-            yield self._given(sample)
+            yield self._emit(sample)
             return
         for name in sample.names:
             yield UnusedMember(name, "an addition to the sample of the same name without its second suffix")
@@ -220,9 +243,11 @@ class Grouper:
         waiting = self._waiting.get(owner)
         suffixes = waiting.contents.keys() if waiting is not None else self._done.get(owner, frozenset())
         whole = _Sample(owner, dict.fromkeys(suffixes, b""))
-        return owner != sample.key and (whole.is_complete or (whole.has_image and not sample.has_image))
+        if owner == sample.key or sample.is_complete:
+            return False
+        return whole.is_complete or (whole.has_image and not sample.has_image)
 
-    def _given(self, sample: _Sample) -> RawSample:
+    def _emit(self, sample: _Sample) -> RawSample:
         suffixes = frozenset(sample.contents)
         self._done[sample.key] = self._suffix_sets.setdefault(suffixes, suffixes)
         return {"__key__": sample.key, "__url__": self._url, **sample.contents}

@@ -265,7 +265,7 @@ class TarReader:
                 yield last.member
             else:
                 yield TarDamage(f"{shown(last.member.name)} is not used: bytes were put into it")
-        where = f"no valid header at byte {start}" + (f", after {shown(last.member.name)}" if last else "")
+        where = _place_of(start, block) + (f", after {shown(last.member.name)}" if last else "")
         if header is None:
             yield TarDamage(f"{where}, and none up to the end: the rest is lost")
             return False
@@ -373,6 +373,15 @@ def _pax_size(pax: dict[str, str], size: int) -> int | None:
     if stated is None:
         return size
     return int(stated) if re.fullmatch(r"[0-9]{1,19}", stated) else None
+
+
+def _place_of(start: int, block: bytes) -> str:
+    """Say what is wrong at a block that should be a header, with the name that can still be read in it."""
+    name = block[:100].partition(b"\0")[0]
+    named = f" (it reads {name.decode('ascii')!r})" if re.fullmatch(rb"[!-~][ -~]{2,}", name) else ""
+    if len(block) < BLOCK_BYTES:
+        return f"breaks off at byte {start + len(block)}, within a header{named}"
+    return f"no valid header at byte {start}{named}"
 
 
 def _decoded(name: bytes) -> str:
