@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import tarfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,13 @@ def test_gzip_that_grows_too_much_is_ended(read, monkeypatch):
     monkeypatch.setattr(sources, "FREE_EXPANSION_BYTES", 1 << 20)
     samples, errors = read(gzip.compress(tar([*pairs("a"), ("b.jpg", bytes(8 << 20)), *pairs("c")])))
     assert samples == ["a.jpg.txt"] and "grows to more than 50 times its size" in errors[-1]
+
+
+def test_an_archive_made_to_be_searched_for_ever_is_given_up(read):
+    started = time.process_time()
+    samples, errors = read(tar(pairs("a"))[:-1024] + b"ustar\0" * 500_000)
+    assert samples == ["a.jpg.txt"] and "the rest is lost" in errors[-1]
+    assert time.process_time() - started < 20
 
 
 # Which members belong together

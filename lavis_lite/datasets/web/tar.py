@@ -15,7 +15,9 @@ from lavis_lite.datasets.web.sources import ByteSource
 
 BLOCK_BYTES = 512
 MAX_EXTENSION_BYTES = 1 << 20  # of a long name or a pax header
-MAX_GO_BACK_BYTES = 1 << 30  # in all, while looking for headers inside damaged members
+# What is spent on looking for headers in a damaged archive, so that a hostile one cannot keep it going.
+MAX_GO_BACK_BYTES = 1 << 30
+MAX_CANDIDATES = 100_000
 MAX_END_BYTES = 1 << 20  # of zeros that are an archive's end; more are a download that was not completed
 _SCAN_BYTES = 1 << 16
 _SUSPICIOUS_ZEROS = bytes(64)  # at the end of the last member: neither texts nor usual images have them
@@ -113,6 +115,7 @@ class TarReader:
         self._last: _Last | None = None
         self._headers = 0
         self._go_back_bytes = MAX_GO_BACK_BYTES
+        self._candidates = MAX_CANDIDATES
         self._global_pax: dict[str, str] = {}
         self._clear_extensions()
 
@@ -300,13 +303,24 @@ class TarReader:
         while True:
             chunk = self._source.read(_SCAN_BYTES)
             window += chunk
-            index = _find_header(window)
+            index = self._find_header(window)
             if index is not None:
                 self._source.unread(window[index:])
                 return self._source.position
-            if not chunk:
+            if not chunk or not self._candidates:
                 return None
             window = window[-(BLOCK_BYTES - 1) :]
+
+    def _find_header(self, window: bytes) -> int | None:
+        """Return where the first valid header in `window` begins."""
+        magic = window.find(_MAGIC, _MAGIC_OFFSET)
+        while magic >= 0 and self._candidates:
+            start = magic - _MAGIC_OFFSET
+            if parse_header(window[start : start + BLOCK_BYTES]) is not None:
+                return start
+            self._candidates -= 1
+            magic = window.find(_MAGIC, magic + 1)
+        return None
 
 
 def parse_header(block: bytes) -> _Header | None:
@@ -339,17 +353,6 @@ def _number(field: bytes) -> int | None:
     if not digits:
         return 0
     return int(digits, 8) if not digits.strip(b"01234567") else None
-
-
-def _find_header(window: bytes) -> int | None:
-    """Return where the first valid header in `window` begins."""
-    magic = window.find(_MAGIC, _MAGIC_OFFSET)
-    while magic >= 0:
-        start = magic - _MAGIC_OFFSET
-        if parse_header(window[start : start + BLOCK_BYTES]) is not None:
-            return start
-        magic = window.find(_MAGIC, magic + 1)
-    return None
 
 
 def _pax_records(data: bytes) -> dict[str, str] | None:
