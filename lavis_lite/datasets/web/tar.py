@@ -270,7 +270,7 @@ class TarReader:
                 yield TarDamage(f"{shown(last.member.name)} is not used: bytes were put into it")
         where = _place_of(start, block) + (f", after {shown(last.member.name)}" if last else "")
         if header is None:
-            yield TarDamage(f"{where}, and none up to the end: the rest is lost")
+            yield TarDamage(f"{where}: the rest is lost")
             return False
         yield TarDamage(f"{where}: what lies before the next one, at byte {header}, is lost")
         return True
