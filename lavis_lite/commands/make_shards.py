@@ -127,7 +127,7 @@ def _sample(annotation: Mapping[str, Any], root: Path, number: int) -> dict[str,
     """Return what a shard holds of an annotation.
 
     Raises:
-        SampleError: its image is not there or of no kind that is read, or its caption is no text.
+        SampleError: its image is not there or of no kind that is read.
     """
     from lavis_lite.common.files import FileError, open_regular
     from lavis_lite.datasets.web.samples import MAX_MEMBER_BYTES
@@ -152,12 +152,7 @@ def _sample(annotation: Mapping[str, Any], root: Path, number: int) -> dict[str,
     caption = annotation.get("caption")
     texts = caption if isinstance(caption, list) else [caption]
     if texts and isinstance(texts[0], str):
-        try:
-            sample["txt"] = texts[0].encode()
-        except UnicodeEncodeError as error:
-            raise SampleError(
-                f"{path}: its caption has half a character (a lone surrogate) at {error.start}."
-            ) from error
+        sample["txt"] = texts[0].encode()
     return sample
 
 
