@@ -121,6 +121,7 @@ class RunnerBase:
         """
         self._prepare_training()
         self.resume()
+        self.bad_samples.check()
         progress = Progress(self.total_steps, "train", initial=self.state.step, enabled=distributed.is_main())
         with self.signals, progress:
             if self.state.evaluation_due:
@@ -132,8 +133,9 @@ class RunnerBase:
                 self._log_step(result)
                 segment_ends = self._segment_ends()
                 self.state.evaluation_due = segment_ends
-                if result.stop_requested:
+                if result.stop_requested or self.bad_samples.too_many:
                     self.save()
+                    self.bad_samples.check()
                     raise StoppedError(self.signals.received or 15)
                 if self._save_is_due(segment_ends):
                     self.save()
@@ -160,15 +162,16 @@ class RunnerBase:
     def train_window(self, window: list[dict[str, Any]]) -> StepResult:
         """Make one optimizer step and move the state on by it."""
         self.throughput.count(window)
-        for samples in window:
-            self.bad_samples.count(samples.pop(BAD_SAMPLES))
+        unseen = self.bad_samples.unseen(note for samples in window for note in samples.pop(BAD_SAMPLES))
         place = {"epoch": self.state.epoch, "num_iters_per_epoch": self.loader.batches_per_epoch}
         batches = [
             self.to_device({**samples, **place, "iters": self.state.batch + i})
             for i, samples in enumerate(window)
         ]
         stop = self.signals.received is not None
-        result = self.optimization.step(self.task, batches, self.state.step, self.metrics, stop)
+        result = self.optimization.step(self.task, batches, self.state.step, self.metrics, stop, len(unseen))
+        if result.bad_samples:
+            self.bad_samples.share(unseen)
         self.state.step += 1
         if result.done:
             self.shared.trained.after_step()
@@ -316,6 +319,7 @@ class RunnerBase:
             self.average.load_state_dict(average)
 
     def _restore_rank(self, ranks: list[dict[str, Any]]) -> None:
+        self.bad_samples.numbers = set().union(*(rank["bad_samples"] for rank in ranks))
         if len(ranks) != distributed.world_size():
             logger.warning(
                 "The checkpoint was written by %d processes and this run has %d: it goes on from the "
@@ -325,9 +329,7 @@ class RunnerBase:
             )
             seed_everything(self.config.seed, self.state.step, distributed.rank())
             return
-        own = ranks[distributed.rank()]
-        set_rng_state(own["rng"])
-        self.bad_samples.numbers = set(own["bad_samples"])
+        set_rng_state(ranks[distributed.rank()]["rng"])
 
     def _weights(self, model: nn.Module) -> dict[str, Any]:
         return {
