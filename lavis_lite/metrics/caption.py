@@ -74,6 +74,12 @@ def available_metrics(metrics: Iterable[str] = METRICS) -> dict[str, str | None]
     return {name: _problem(name) for name in _canonical_names(metrics)}
 
 
+def tokenizer_problem(tokenizer: Tokenizer) -> str | None:
+    """Return why `tokenizer` cannot run here and what to install, None when it can."""
+    java = _java_for_tokens() if tokenizer == "java" else None
+    return java if isinstance(java, str) else None
+
+
 def score_captions(
     references: Mapping[Hashable, Sequence[str]],
     candidates: Mapping[Hashable, str],

@@ -37,6 +37,7 @@ from lavis_lite.runners.evaluation import evaluate_split, joined, plain_numbers
 from lavis_lite.runners.optimization import Optimization, StepResult
 from lavis_lite.runners.parallel import Alone, share_model
 from lavis_lite.runners.precision import Precision
+from lavis_lite.runners.rehearsal import Rehearsal, check_output, checkpoint_bytes
 from lavis_lite.runners.state import TrainState
 from lavis_lite.runners.throughput import Throughput
 
@@ -122,6 +123,7 @@ class RunnerBase:
         self._prepare_training()
         self.resume()
         self.bad_samples.check()
+        self.rehearse()
         progress = Progress(self.total_steps, "train", initial=self.state.step, enabled=distributed.is_main())
         with self.signals, progress:
             if self.state.evaluation_due:
@@ -149,6 +151,27 @@ class RunnerBase:
                     break
         if self.config.save_last and self.saved_state != self.state.state_dict():
             self.save()
+
+    def rehearse(self) -> None:
+        """Find before the first step what would go wrong later; see `Rehearsal`.
+
+        Raises:
+            ConfigError: a data set, a setting, a metric or the disk will not do.
+        """
+        if self.state.step >= self.total_steps or self.state.stopped_early:
+            return
+        started = time.perf_counter()
+        check_output(self.folder, checkpoint_bytes(self.model), self.config.save_total_limit)
+        Rehearsal(
+            self.task,
+            self.model,
+            self.datasets,
+            self.config,
+            self.precision,
+            self.device,
+            self.to_device,
+        ).run()
+        self.throughput.pause(time.perf_counter() - started)
 
     def windows(self) -> Iterator[list[dict[str, Any]]]:
         """Yield the batches of each optimizer step, from where the state stands to the end of the run."""
@@ -361,6 +384,7 @@ class RunnerBase:
             pin_memory=self.device.type == "cuda",
             finish=self.model.text_collator(),
         )
+        self._warn_of_large_batch(sum(map(len, training)))
         self.model.freeze_parts(config.freeze, config.unfreeze_last_vision_layers)
         self.shared = share_model(config.parallel, self.model, self.device)
         if config.compile:
@@ -378,6 +402,16 @@ class RunnerBase:
         )
         self.optimization = Optimization(config, self.shared, plan, self.precision)
         seed_everything(config.seed, distributed.rank())
+
+    def _warn_of_large_batch(self, samples: int) -> None:
+        batch = self.config.batch_size_train * distributed.world_size()
+        if batch > samples and distributed.is_main():
+            logger.warning(
+                "run.batch_size_train: a batch of all processes holds %d samples, but there are only %d: "
+                "every step takes all of them.",
+                batch,
+                samples,
+            )
 
     def to_device(self, samples: Mapping[str, Any]) -> dict[str, Any]:
         """Return `samples` with its tensors on the device."""
