@@ -10,7 +10,7 @@ from torch import nn
 
 TEXT_KEYS = ("caption", "question", "sentence")
 EXAMINED = 1000
-# Of the tokens; below it, rare characters are nothing to warn of.
+# Of the texts; below it, rare characters are nothing to warn of.
 UNKNOWN_SHARE = 0.1
 
 
@@ -34,16 +34,15 @@ def text_warnings(dataset: Any, model: nn.Module) -> Iterator[str]:
     for limit, count in limits.items():
         if count:
             yield f"{count} of the first {len(texts)} texts are longer than {limit} and are cut there."
-    special = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
-    content = [[token for token in ids if token not in special] for ids in tokens]
-    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in content)
-    total = sum(map(len, content))
-    if total and unknown / total > UNKNOWN_SHARE:
-        example = next(t for t, ids in zip(texts, content, strict=True) if tokenizer.unk_token_id in ids)
+    # The prompt, which every text starts with, says nothing about the texts.
+    prompt = getattr(getattr(processor, "config", None), "prompt", "")
+    tokens = tokenizer([text.removeprefix(prompt) for text in processed], truncation=False).input_ids
+    unknown = [text for text, ids in zip(texts, tokens, strict=True) if tokenizer.unk_token_id in ids]
+    if len(unknown) > UNKNOWN_SHARE * len(texts):
         yield (
-            f"{100 * unknown / total:.0f}% of the words of the first {len(texts)} texts are not in the "
-            f"vocabulary and are read as {tokenizer.unk_token}, as in {example[:80]!r}. Choose a "
-            "model.tokenizer for these texts."
+            f"{len(unknown)} of the first {len(texts)} texts have words that are not in the vocabulary and "
+            f"are read as {tokenizer.unk_token}, as in {unknown[0][:80]!r}. Choose a model.tokenizer for "
+            "these texts."
         )
 
 

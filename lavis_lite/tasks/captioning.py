@@ -166,9 +166,10 @@ class CaptionTask(BaseTask):
             scores = score_captions(
                 references, candidates, self.config.metrics, tokenizer=self.config.metric_tokenizer
             )
-        except NoWordsError as error:
-            logger.warning("%s: %s", split, error)
-            return {"unavailable": dict.fromkeys(self.config.metrics, str(error))}
+        except NoWordsError:
+            reason = f"no reference holds a word to score against ({_images(judged)})."
+            logger.warning("%s: %s", split, reason)
+            return {"unavailable": dict.fromkeys(self.config.metrics, reason)}
         metrics: dict[str, Any] = dict(scores.scores)
         metrics["tokenizer"] = scores.tokenizer
         if scores.without_words:
@@ -176,9 +177,7 @@ class CaptionTask(BaseTask):
                 "%s: the references of %d images hold no word, so they score 0: %s.",
                 split,
                 len(scores.without_words),
-                ", ".join(
-                    str(_image(record)) for record in judged if record["instance_id"] in scores.without_words
-                ),
+                _images([record for record in judged if record["instance_id"] in scores.without_words]),
             )
             metrics["references_without_words"] = scores.without_words
         if scores.unavailable:
@@ -217,5 +216,7 @@ class CaptionTask(BaseTask):
         return [{"image_id": record["image_id"], "caption": record["caption"]} for record in records]
 
 
-def _image(record: Record) -> Any:
-    return record.get("image_path") or record.get("image_id", record["instance_id"])
+def _images(records: Sequence[Record], shown: int = 5) -> str:
+    """Return the images of `records` in words, the first few of many."""
+    names = [str(r.get("image_path") or r.get("image_id", r["instance_id"])) for r in records[:shown]]
+    return ", ".join(names) + (", ..." if len(records) > shown else "")
