@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,7 @@ class Optimization:
         window: Sequence[Mapping[str, Any]],
         step: int,
         metrics: MetricLog,
-        stop: bool,
+        stop: Callable[[], bool],
         bad_samples: int,
     ) -> StepResult:
         """Train on the batches of `window` and update the weights once.
@@ -72,14 +72,15 @@ class Optimization:
         Args:
             step: optimizer steps done before; sets the learning rate.
             metrics: where the reports go, unless the step is left out.
-            stop: this rank was asked to stop; the result says whether any was.
+            stop: tells, after the gradients, whether this rank was asked to stop; the result says whether
+                any was.
             bad_samples: unreadable samples that this rank met; the result has the sum over the ranks.
         """
         lr = self._set_lr(step)
         reports: list[tuple[Mapping[str, Tensor], Tensor]] = []
         # loss times weight, weight, stop requests, unreadable samples
         sums = torch.zeros(4, device=self.precision.device)
-        sums[2], sums[3] = float(stop), float(bad_samples)
+        sums[3] = float(bad_samples)
         for index, samples in enumerate(window):
             with self.shared.gradient_sync(last=index == len(window) - 1):
                 with self.precision.autocast():
@@ -91,6 +92,7 @@ class Optimization:
                 self.precision.scaler.scale(loss).backward()
             sums[:2] += torch.stack((loss.detach(), weight))
             reports.append((result.report, weight))
+        sums[2] = float(stop())
         sums = distributed.sum_over_ranks(sums)
         gradient_norm = self._finish_gradients(sums[1])
         loss_sum, weight_sum, stops, bad, norm = [*sums.tolist(), float(gradient_norm)]

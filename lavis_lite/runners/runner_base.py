@@ -191,8 +191,14 @@ class RunnerBase:
             self.to_device({**samples, **place, "iters": self.state.batch + i})
             for i, samples in enumerate(window)
         ]
-        stop = self.signals.received is not None
-        result = self.optimization.step(self.task, batches, self.state.step, self.metrics, stop, len(unseen))
+        result = self.optimization.step(
+            self.task,
+            batches,
+            self.state.step,
+            self.metrics,
+            stop=lambda: self.signals.received is not None,
+            bad_samples=len(unseen),
+        )
         if result.bad_samples:
             self.bad_samples.share(unseen)
         self.state.step += 1

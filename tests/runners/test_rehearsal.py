@@ -139,10 +139,7 @@ def test_an_error_in_a_data_set_of_ones_own_comes_with_its_place(run_file):
 
     run_file.sections["datasets"] = {"failing": run_file.sections["datasets"]["shapes_caption"]}
     said = refused(run_file, num_workers=1)
-    assert (
-        "a sample cannot be read: ZeroDivisionError: integer division or modulo by zero (test_rehearsal.py, line"
-        in said
-    )
+    assert "a sample cannot be read: ZeroDivisionError: " in said and "(test_rehearsal.py, line" in said
 
 
 @pytest.mark.parametrize(
