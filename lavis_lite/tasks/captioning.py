@@ -136,7 +136,8 @@ class CaptionTask(BaseTask):
 
     def warnings_about(self, dataset: Any) -> list[str]:
         """Warn of a CIDEr that says nothing."""
-        if not self.config.report_metric or "CIDEr" not in self.config.metrics or len(dataset) != 1:
+        computed = [key for metric in self.config.metrics for key in result_keys(metric)]
+        if not self.config.report_metric or "CIDEr" not in computed or len(dataset) != 1:
             return []
         return [
             "CIDEr of one image is 0 whatever the caption, because it weighs words by how few images have "

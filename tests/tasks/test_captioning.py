@@ -77,5 +77,5 @@ def test_a_best_metric_that_was_not_computed_scores_nothing():
 
 
 def test_an_unreadable_best_metric_is_refused_by_every_task():
-    with pytest.raises(ConfigError, match="run.best_metric: "):
+    with pytest.raises(ConfigError, match=r"run\.best_metric: "):
         BaseTask(BaseTask.Config(best_metric="accuracy -")).check()
