@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from lavis_lite.commands.pixel_limit import add_max_pixels
+from lavis_lite.common.signals import StoppedError, end_with_launcher, exit_on_signals
 
 # Modules of lavis_lite.commands that add a parser of their own; light to import.
 COMMANDS = ("models", "convert", "search", "datasets", "download", "shards", "capfilt", "bootstrap")
@@ -26,8 +28,9 @@ def main(command: str | None = None, arguments: Sequence[str] | None = None) -> 
     words = list(sys.argv[1:] if arguments is None else arguments)
     if command is not None:
         words.insert(0, command)
-    options = _parser(command).parse_args(words)
-    sys.exit(_run(options))
+    end_with_launcher()
+    with exit_on_signals():
+        sys.exit(_run(_parser(command).parse_args(words)))
 
 
 def _parser(command: str | None) -> argparse.ArgumentParser:
@@ -106,6 +109,9 @@ def _run(options: argparse.Namespace) -> int:
         return _report(options) if options.command == "report" else _metrics(options)
     except (ConfigError, UnknownNameError) as error:
         return _complain(error)
+    except KeyboardInterrupt:
+        print("stopped at once.", file=sys.stderr)
+        return 128 + signal.SIGINT
     except (ValueError, OSError) as error:
         # Our own complaints, and paths that are not what they should be; all else deserves its traceback.
         if type(error).__module__.startswith("lavis_lite.") or isinstance(error, WRONG_PATHS):
@@ -122,14 +128,14 @@ def _complain(error: Exception) -> int:
 def _launch(options: argparse.Namespace) -> int:
     from lavis_lite.commands.launch import launch, print_table
     from lavis_lite.runners.runner_base import TrainingError
-    from lavis_lite.runners.signals import StoppedError
 
     try:
         folder = launch(
             options.cfg_path, options.options, options.imports, evaluate_only=options.command == "evaluate"
         )
     except StoppedError as stopped:
-        print(f"{stopped}; the state is saved and the same command goes on.", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{stopped}; the state is saved and the same command goes on.", file=sys.stderr)
         return stopped.exit_code
     except TrainingError as error:
         return _complain(error)

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lavis_lite.common.distributed import FILLER
+from lavis_lite.common.distributed import FILLER, leave_signals_to_parent, start_workers
 from lavis_lite.common.random import key_seed, keyed_generator, seeded_scope
 from lavis_lite.datasets.base_dataset import collate
 
@@ -132,7 +132,14 @@ class TrainLoader:
         self.global_batch = batch_size * world_size
         whole, rest = divmod(self.size, self.global_batch)
         self.batches_per_epoch = whole + (1 if rest and (not drop_last or not whole) else 0)
-        self._schedule = _Schedule(self, seed, rank, world_size)
+        self._schedule = _Schedule(
+            self.size,
+            self.global_batch,
+            self.batches_per_epoch,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
         self._loader = DataLoader(
             KeyedSamples(dataset, seed, policy),
             batch_sampler=self._schedule,
@@ -141,30 +148,41 @@ class TrainLoader:
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
             generator=torch.Generator(),  # so that the loader draws nothing from the global one
+            worker_init_fn=leave_signals_to_parent,
         )
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[dict[str, Any]]:
         """Yield the batches of `epoch` from `first_batch` on."""
         self._schedule.epoch, self._schedule.first_batch = epoch, first_batch
-        for number, batch in enumerate(self._loader, start=first_batch):
+        for number, batch in enumerate(start_workers(self._loader), start=first_batch):
             batch[FILLER] = self._schedule.is_filler(number)
             yield batch
 
 
 class _Schedule:
-    """The batches of an epoch, as lists of `SampleKey` for one rank."""
+    """The batches of an epoch, as lists of `SampleKey` for one rank.
 
-    def __init__(self, loader: TrainLoader, seed: int, rank: int, world_size: int) -> None:
-        self.loader, self.seed, self.rank, self.world_size = loader, seed, rank, world_size
+    Args:
+        size: samples of the data set.
+        global_batch: samples of all ranks in one batch.
+        batches: in an epoch.
+    """
+
+    def __init__(
+        self, size: int, global_batch: int, batches: int, *, seed: int, rank: int, world_size: int
+    ) -> None:
+        # No reference to the loader: in a cycle with it, its workers would be ended only after a timeout.
+        self.size, self.global_batch, self.batches = size, global_batch, batches
+        self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
         self.first_batch = 0
 
     def __len__(self) -> int:
-        return self.loader.batches_per_epoch - self.first_batch
+        return self.batches - self.first_batch
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        order = torch.randperm(self.loader.size, generator=keyed_generator(self.seed, self.epoch)).tolist()
-        for number in range(self.first_batch, self.loader.batches_per_epoch):
+        order = torch.randperm(self.size, generator=keyed_generator(self.seed, self.epoch)).tolist()
+        for number in range(self.first_batch, self.batches):
             share = self._share(number)
             # An empty share still takes part in the step, with a sample of weight zero.
             yield [SampleKey(self.epoch, order[place]) for place in share] or [
@@ -176,8 +194,8 @@ class _Schedule:
 
     def _share(self, number: int) -> range:
         """Return the places in the epoch's order that this rank takes of global batch `number`."""
-        first = number * self.loader.global_batch
-        count = min(self.loader.global_batch, self.loader.size - first)
+        first = number * self.global_batch
+        count = min(self.global_batch, self.size - first)
         cuts = [first + count * rank // self.world_size for rank in range(self.world_size + 1)]
         return range(cuts[self.rank], cuts[self.rank + 1])
 
@@ -201,6 +219,7 @@ def eval_loader(
         num_workers=num_workers,
         collate_fn=Collate(_collater(dataset)),
         generator=torch.Generator(),
+        worker_init_fn=leave_signals_to_parent,
     )
 
 

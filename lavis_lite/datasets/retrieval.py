@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,12 @@ class RetrievalEvalDataset(BaseDataset):
             "index": index,
             "instance_id": index,
         }
+
+    def first(self, count: int) -> RetrievalEvalDataset:
+        """Return the data set of the first `count` images and their texts alone."""
+        part = copy.copy(self)
+        part.annotations, part.image = self.annotations[:count], self.image[:count]
+        part.img2txt = {number: self.img2txt[number] for number in range(len(part.image))}
+        part.text = self.text[: sum(map(len, part.img2txt.values()))]
+        part.txt2img = {number: self.txt2img[number] for number in range(len(part.text))}
+        return part

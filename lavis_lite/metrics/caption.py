@@ -22,6 +22,11 @@ JAVA_METRICS = ("METEOR", "SPICE")
 _RESULT_KEYS = {metric: (metric,) for metric in METRICS} | {"BLEU": ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4")}
 _EXAMPLES_IN_ERRORS = 5
 
+
+class NoWordsError(ValueError):
+    """No reference of any image holds a word, so nothing can be scored; the message names the images."""
+
+
 Tokenizer = Literal["auto", "java", "python"]
 # Each image's references and its candidate, tokenised -> result key -> (over all images, of each image).
 Scored = dict[str, tuple[float, list[float]]]
@@ -37,6 +42,8 @@ class CaptionScores:
         tokenizer: "ptb-java" (COCO's own) or "ptb-python" (ours, tested against it).
         implementation: metric -> what computed it.
         unavailable: metric -> why it is missing and what to install.
+        without_words: images whose references hold no word (only emoji, say): no caption can match them,
+            and they score 0.
     """
 
     scores: dict[str, float]
@@ -44,6 +51,7 @@ class CaptionScores:
     per_image: dict[str, dict[Hashable, float]] = field(default_factory=dict)
     implementation: dict[str, str] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
+    without_words: list[Hashable] = field(default_factory=list)
 
 
 def result_keys(metric: str) -> tuple[str, ...]:
@@ -66,6 +74,12 @@ def available_metrics(metrics: Iterable[str] = METRICS) -> dict[str, str | None]
     return {name: _problem(name) for name in _canonical_names(metrics)}
 
 
+def tokenizer_problem(tokenizer: Tokenizer) -> str | None:
+    """Return why `tokenizer` cannot run here and what to install, None when it can."""
+    java = _java_for_tokens() if tokenizer == "java" else None
+    return java if isinstance(java, str) else None
+
+
 def score_captions(
     references: Mapping[Hashable, Sequence[str]],
     candidates: Mapping[Hashable, str],
@@ -86,6 +100,7 @@ def score_captions(
 
     Raises:
         ValueError: unknown metric, images without references or candidate, an empty list of references.
+        NoWordsError: no reference holds a word.
         JavaMissingError: `tokenizer` is "java" and there is none.
         JavaProgramError: a Java program failed or hung. No score is made up for it.
     """
@@ -97,7 +112,13 @@ def score_captions(
         )
     problems = {name: problem for name in names if (problem := _problem(name)) is not None}
     maker, texts, captions = _tokenize(references, candidates, tokenizer, timeout_seconds)
-    result = CaptionScores(scores={}, tokenizer=maker, unavailable=problems)
+    without_words = [image for image, of_image in zip(references, texts, strict=True) if not any(of_image)]
+    if len(without_words) == len(references):
+        count = sum(map(len, references.values()))
+        raise NoWordsError(
+            f"None of the {count} references holds a word to score against ({_listed(without_words)})."
+        )
+    result = CaptionScores(scores={}, tokenizer=maker, unavailable=problems, without_words=without_words)
     for name in (name for name in names if name not in problems):
         result.implementation[name], scored = _score(name, texts, captions, timeout_seconds)
         for key, (score, of_each) in scored.items():
@@ -153,9 +174,12 @@ def _are_texts(texts: Sequence[str]) -> bool:
 
 def _refuse(keys: list[Hashable], fault: str) -> None:
     if keys:
-        shown = ", ".join(repr(key) for key in keys[:_EXAMPLES_IN_ERRORS])
-        more = ", ..." if len(keys) > _EXAMPLES_IN_ERRORS else ""
-        raise ValueError(f"{len(keys)} {fault}: {shown}{more}.")
+        raise ValueError(f"{len(keys)} {fault}: {_listed(keys)}.")
+
+
+def _listed(keys: Sequence[Hashable]) -> str:
+    more = ", ..." if len(keys) > _EXAMPLES_IN_ERRORS else ""
+    return ", ".join(repr(key) for key in keys[:_EXAMPLES_IN_ERRORS]) + more
 
 
 def _tokenize(
@@ -177,8 +201,6 @@ def _tokenize(
         maker, tokenized = "ptb-python", tokenize(lines)
     remaining = iter(tokenized)
     texts = [[next(remaining) for _ in texts] for texts in references.values()]
-    if not any(any(of_image) for of_image in texts):
-        raise ValueError(f"None of the {len(given)} references holds a word to score against.")
     next(remaining)
     return maker, texts, list(remaining)
 

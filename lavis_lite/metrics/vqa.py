@@ -1,4 +1,7 @@
-"""Accuracy of answers by the protocol of VQA v2: an answer that three of ten people gave is right."""
+"""Accuracy of answers by the protocol of VQA v2: an answer that three of ten people gave is right.
+
+The protocol asks ten people. Of fewer, the same share must agree, and at least one.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ CONTRACTIONS = (
 COUNTING = "zero one two three four five six seven eight nine ten"
 NUMBER_WORDS = {word: str(number) for number, word in enumerate(COUNTING.split())} | {"none": "0"}
 ARTICLES = {"a", "an", "the"}
+PEOPLE = 10  # whom the protocol asks
+ENOUGH = 3  # of them, who make an answer right
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _PERIOD = re.compile(r"\.(?!\d)")
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
@@ -60,15 +65,29 @@ def _without_punctuation(text: str) -> str:
 
 
 def answer_accuracy(answer: str, references: Sequence[str]) -> float:
-    """Return how right `answer` is, 0 to 1, given what (usually ten) people answered.
+    """Return how right `answer` is, 0 to 1, by what people answered.
 
-    The mean, over leaving out each person in turn, of min(1, number who agree / 3).
+    Of ten or more people: the mean, over leaving out each person in turn, of min(1, number who agree / 3).
+    Of fewer: min(1, number who agree / three tenths of them), where one is always enough; so an answer
+    to a question with one reference is right if it equals it. There references are normalized as the
+    answer is; the protocol itself only takes punctuation from them.
+
+    >>> answer_accuracy("a dog", ["Dog"]), answer_accuracy("cat", ["Dog"])
+    (1.0, 0.0)
+
+    Raises:
+        ValueError: no references.
     """
+    if not references:
+        raise ValueError("there are no references to judge the answer by.")
+    normalized = normalise_answer(answer)
+    if len(references) < PEOPLE:
+        agreeing = sum(normalise_answer(reference) == normalized for reference in references)
+        return min(1.0, agreeing / max(1.0, len(references) * ENOUGH / PEOPLE))
     if len(set(references)) > 1:
         references = [_without_punctuation(reference) for reference in references]
-    given = normalise_answer(answer)
-    agreeing = sum(reference == given for reference in references)
-    shares = (min(1.0, (agreeing - (reference == given)) / 3) for reference in references)
+    agreeing = sum(reference == normalized for reference in references)
+    shares = (min(1.0, (agreeing - (reference == normalized)) / ENOUGH) for reference in references)
     return sum(shares) / len(references)
 
 

@@ -50,7 +50,7 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         with Progress(len(self), self._title, enabled=distributed.is_main()) as progress:
-            for samples in self._loader:
+            for samples in distributed.start_workers(self._loader):
                 self._between_batches()
                 self.unreadable.update(tuple(note) for note in samples.pop(BAD_SAMPLES))
                 if samples:
@@ -88,7 +88,7 @@ def evaluate_split(
             records = task.evaluate(model, batches)
         records = _merge(records)
         missing = sorted(note for notes in distributed.gather_objects(batches.unreadable) for note in notes)
-        metrics = _metrics_on_one_rank(task, dataset, records, split)
+        metrics = metrics_on_one_rank(task, dataset, records, split)
     for index, reason in missing if distributed.is_main() else []:
         logger.warning("%s: sample %d has no image: %s", split, index, reason)
     if missing:
@@ -102,7 +102,7 @@ def _merge(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted((record for share in shares for record in share), key=lambda record: record["instance_id"])
 
 
-def _metrics_on_one_rank(
+def metrics_on_one_rank(
     task: Any, dataset: Dataset, records: list[dict[str, Any]], split: str
 ) -> dict[str, Any]:
     """Compute metrics on rank 0 and give them to all; an error there is an error everywhere."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +22,20 @@ from lavis_lite.runners.precision import Precision
 
 @dataclass
 class StepResult:
-    """What came of a step: `done` is False where it was left out."""
+    """What came of a step.
+
+    Attributes:
+        done: False where it was left out.
+        stop_requested: any rank was asked to stop.
+        bad_samples: unreadable samples that the ranks met in this step, those met before left out.
+    """
 
     done: bool
     loss: float
     gradient_norm: float
     lr: float
     stop_requested: bool
+    bad_samples: int
 
 
 class Optimization:
@@ -57,19 +64,23 @@ class Optimization:
         window: Sequence[Mapping[str, Any]],
         step: int,
         metrics: MetricLog,
-        stop: bool,
+        stop: Callable[[], bool],
+        bad_samples: int,
     ) -> StepResult:
         """Train on the batches of `window` and update the weights once.
 
         Args:
             step: optimizer steps done before; sets the learning rate.
             metrics: where the reports go, unless the step is left out.
-            stop: this rank was asked to stop; the result says whether any was.
+            stop: tells, after the gradients, whether this rank was asked to stop; the result says whether
+                any was.
+            bad_samples: unreadable samples that this rank met; the result has the sum over the ranks.
         """
         lr = self._set_lr(step)
         reports: list[tuple[Mapping[str, Tensor], Tensor]] = []
-        sums = torch.zeros(3, device=self.precision.device)  # loss times weight, weight, stop requests
-        sums[2] = float(stop)
+        # loss times weight, weight, stop requests, unreadable samples
+        sums = torch.zeros(4, device=self.precision.device)
+        sums[3] = float(bad_samples)
         for index, samples in enumerate(window):
             with self.shared.gradient_sync(last=index == len(window) - 1):
                 with self.precision.autocast():
@@ -81,16 +92,17 @@ class Optimization:
                 self.precision.scaler.scale(loss).backward()
             sums[:2] += torch.stack((loss.detach(), weight))
             reports.append((result.report, weight))
+        sums[2] = float(stop())
         sums = distributed.sum_over_ranks(sums)
         gradient_norm = self._finish_gradients(sums[1])
-        loss_sum, weight_sum, stops, norm = [*sums.tolist(), float(gradient_norm)]
+        loss_sum, weight_sum, stops, bad, norm = [*sums.tolist(), float(gradient_norm)]
         loss = loss_sum / max(weight_sum, 1.0)
         done = self._update(finite=math.isfinite(loss) and math.isfinite(norm))
         if done:
             for report, weight in reports:
                 metrics.update(report, weight)
         self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(done, loss, norm, lr, stop_requested=stops > 0)
+        return StepResult(done, loss, norm, lr, stop_requested=stops > 0, bad_samples=int(bad))
 
     def _set_lr(self, step: int) -> float:
         lr = self.schedule(step, self.plan)

@@ -26,6 +26,7 @@ from lavis_lite.common.random import rng_state, seed_everything, set_rng_state
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.run_folder import RunFolder
+from lavis_lite.common.signals import StoppedError, StopSignals
 from lavis_lite.common.weights_and_biases import WandbWriter
 from lavis_lite.common.writers import RunLog
 from lavis_lite.datasets.loading import BAD_SAMPLES
@@ -36,7 +37,7 @@ from lavis_lite.runners.evaluation import evaluate_split, joined, plain_numbers
 from lavis_lite.runners.optimization import Optimization, StepResult
 from lavis_lite.runners.parallel import Alone, share_model
 from lavis_lite.runners.precision import Precision
-from lavis_lite.runners.signals import StoppedError, StopSignals
+from lavis_lite.runners.rehearsal import Rehearsal, check_output, checkpoint_bytes
 from lavis_lite.runners.state import TrainState
 from lavis_lite.runners.throughput import Throughput
 
@@ -121,6 +122,8 @@ class RunnerBase:
         """
         self._prepare_training()
         self.resume()
+        self.bad_samples.check()
+        self.rehearse()
         progress = Progress(self.total_steps, "train", initial=self.state.step, enabled=distributed.is_main())
         with self.signals, progress:
             if self.state.evaluation_due:
@@ -132,8 +135,9 @@ class RunnerBase:
                 self._log_step(result)
                 segment_ends = self._segment_ends()
                 self.state.evaluation_due = segment_ends
-                if result.stop_requested:
+                if result.stop_requested or self.bad_samples.too_many:
                     self.save()
+                    self.bad_samples.check()
                     raise StoppedError(self.signals.received or 15)
                 if self._save_is_due(segment_ends):
                     self.save()
@@ -148,6 +152,27 @@ class RunnerBase:
         if self.config.save_last and self.saved_state != self.state.state_dict():
             self.save()
 
+    def rehearse(self) -> None:
+        """Find before the first step what would go wrong later; see `Rehearsal`.
+
+        Raises:
+            ConfigError: a data set, a setting, a metric or the disk will not do.
+        """
+        if self.state.step >= self.total_steps or self.state.stopped_early:
+            return
+        started = time.perf_counter()
+        check_output(self.folder, checkpoint_bytes(self.model), self.config.save_total_limit)
+        Rehearsal(
+            self.task,
+            self.model,
+            self.datasets,
+            self.config,
+            self.precision,
+            self.device,
+            self.to_device,
+        ).run()
+        self.throughput.pause(time.perf_counter() - started)
+
     def windows(self) -> Iterator[list[dict[str, Any]]]:
         """Yield the batches of each optimizer step, from where the state stands to the end of the run."""
         while self.state.step < self.total_steps and not self.state.stopped_early:
@@ -160,15 +185,22 @@ class RunnerBase:
     def train_window(self, window: list[dict[str, Any]]) -> StepResult:
         """Make one optimizer step and move the state on by it."""
         self.throughput.count(window)
-        for samples in window:
-            self.bad_samples.count(samples.pop(BAD_SAMPLES))
+        unseen = self.bad_samples.unseen(note for samples in window for note in samples.pop(BAD_SAMPLES))
         place = {"epoch": self.state.epoch, "num_iters_per_epoch": self.loader.batches_per_epoch}
         batches = [
             self.to_device({**samples, **place, "iters": self.state.batch + i})
             for i, samples in enumerate(window)
         ]
-        stop = self.signals.received is not None
-        result = self.optimization.step(self.task, batches, self.state.step, self.metrics, stop)
+        result = self.optimization.step(
+            self.task,
+            batches,
+            self.state.step,
+            self.metrics,
+            stop=lambda: self.signals.received is not None,
+            bad_samples=len(unseen),
+        )
+        if result.bad_samples:
+            self.bad_samples.share(unseen)
         self.state.step += 1
         if result.done:
             self.shared.trained.after_step()
@@ -187,7 +219,12 @@ class RunnerBase:
     def finish_segment(self) -> None:
         """Validate, keep the best, count patience."""
         if self.config.valid_splits and self.segment % self.config.val_freq == 0:
-            scores = self.evaluate(self.config.valid_splits, kind="valid")
+            try:
+                scores = self.evaluate(self.config.valid_splits, kind="valid")
+            except StoppedError:
+                if self.saved_state != self.state.state_dict():
+                    self.save()
+                raise
             score = self.task.score(scores[self.config.valid_splits[0]])
             if score is not None:
                 if self.state.improves(score):
@@ -215,7 +252,7 @@ class RunnerBase:
                     self.config,
                     self.precision,
                     self.to_device,
-                    between_batches=self._stop_if_saved,
+                    between_batches=self._stop_if_asked,
                 )
             all_metrics[split] = metrics
             seconds = time.perf_counter() - started
@@ -311,6 +348,7 @@ class RunnerBase:
             self.average.load_state_dict(average)
 
     def _restore_rank(self, ranks: list[dict[str, Any]]) -> None:
+        self.bad_samples.numbers = set().union(*(rank["bad_samples"] for rank in ranks))
         if len(ranks) != distributed.world_size():
             logger.warning(
                 "The checkpoint was written by %d processes and this run has %d: it goes on from the "
@@ -320,9 +358,7 @@ class RunnerBase:
             )
             seed_everything(self.config.seed, self.state.step, distributed.rank())
             return
-        own = ranks[distributed.rank()]
-        set_rng_state(own["rng"])
-        self.bad_samples.numbers = set(own["bad_samples"])
+        set_rng_state(ranks[distributed.rank()]["rng"])
 
     def _weights(self, model: nn.Module) -> dict[str, Any]:
         return {
@@ -354,6 +390,7 @@ class RunnerBase:
             pin_memory=self.device.type == "cuda",
             finish=self.model.text_collator(),
         )
+        self._warn_of_large_batch(sum(map(len, training)))
         self.model.freeze_parts(config.freeze, config.unfreeze_last_vision_layers)
         self.shared = share_model(config.parallel, self.model, self.device)
         if config.compile:
@@ -372,6 +409,16 @@ class RunnerBase:
         self.optimization = Optimization(config, self.shared, plan, self.precision)
         seed_everything(config.seed, distributed.rank())
 
+    def _warn_of_large_batch(self, samples: int) -> None:
+        batch = self.config.batch_size_train * distributed.world_size()
+        if batch > samples and distributed.is_main():
+            logger.warning(
+                "run.batch_size_train: a batch of all processes holds %d samples, but there are only %d: "
+                "every step takes all of them.",
+                batch,
+                samples,
+            )
+
     def to_device(self, samples: Mapping[str, Any]) -> dict[str, Any]:
         """Return `samples` with its tensors on the device."""
         return {
@@ -388,9 +435,14 @@ class RunnerBase:
             return True
         return segment_ends and self.segment % self.config.save_freq == 0
 
-    def _stop_if_saved(self) -> None:
-        """Give an evaluation up when asked to stop, if nothing is lost by it."""
-        if self.signals.received is not None and self.saved_state.get("step") == self.state.step:
+    def _stop_if_asked(self) -> None:
+        """Give a validation up when asked to stop; it is made up for by the run that goes on.
+
+        Several ranks can do so only if the state is saved: to save it, all would have to stop here.
+        """
+        if self.signals.received is None:
+            return
+        if distributed.world_size() == 1 or self.saved_state.get("step") == self.state.step:
             raise StoppedError(self.signals.received)
 
     def _log_step(self, result: StepResult) -> None:

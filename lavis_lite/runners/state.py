@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -33,11 +34,16 @@ class TrainState:
     stopped_early: bool = False
 
     def improves(self, score: float) -> bool:
-        """Take note of a validation; tell whether it is the best so far."""
-        if self.best_score is None or score > self.best_score:
-            self.best_score, self.best_step, self.validations_without_gain = score, self.step, 0
+        """Take note of a validation; tell whether it is the best so far.
+
+        A score that is not finite is never the best. Of scores of 0, where nothing is learned yet, the
+        latest is; for the patience it is no gain.
+        """
+        gained = math.isfinite(score) and (self.best_score is None or score > self.best_score)
+        self.validations_without_gain = 0 if gained else self.validations_without_gain + 1
+        if gained or score == self.best_score == 0:
+            self.best_score, self.best_step = score, self.step
             return True
-        self.validations_without_gain += 1
         return False
 
     def state_dict(self) -> dict[str, Any]:

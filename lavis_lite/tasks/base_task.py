@@ -14,6 +14,15 @@ from lavis_lite.common.schema import ConfigError
 from lavis_lite.metrics.selection import main_metric, metric_names_in
 
 Record = dict[str, Any]
+# Keys that only the samples of one kind of data set have -> the task for it.
+TASK_OF_KEY = {
+    "n_answers": "vqa",
+    "question_id": "vqa",
+    "label": "multimodal_classification",
+    "index": "retrieval",
+    "references": "captioning",
+    "text_input": "captioning",
+}
 
 
 class EvaluationBatches(Protocol):
@@ -52,6 +61,8 @@ class BaseTask:
     metric_names: ClassVar[tuple[str, ...] | None] = None
     # What "best" means where the config does not say; None: nothing is best.
     default_best_metric: ClassVar[str | None] = None
+    # Keys of a batch that say that it was made for another task, although this one could use it.
+    foreign_keys: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -67,21 +78,69 @@ class BaseTask:
         Raises:
             ConfigError: for example `best_metric` names a metric that cannot be computed here.
         """
-        if self.metric_names is None or self.best_metric is None or not self.config.valid_splits:
+        if self.best_metric is None or not self.config.valid_splits:
             return
-        try:
-            wanted = metric_names_in(self.best_metric)
-        except ValueError as error:
-            raise ConfigError(f"run.best_metric: {error}") from error
-        for name in wanted:
+        names = self.names_in_best_metric()
+        if self.metric_names is None:
+            return
+        for name in names:
             if name not in self.metric_names:
                 raise ConfigError(
                     f"run.best_metric is {self.best_metric!r}, but this task computes no {name!r}."
                     f"{suggest(name, self.metric_names)} It computes {', '.join(self.metric_names)}."
                 )
 
+    def names_in_best_metric(self) -> list[str]:
+        """Return the metrics that `best_metric` is made of, none where nothing is best.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        try:
+            return metric_names_in(self.best_metric) if self.best_metric else []
+        except ValueError as error:
+            raise ConfigError(f"run.best_metric: {error}") from error
+
     def prepare(self, model: nn.Module) -> None:
-        """Hand the model what the ``run`` section says about its use."""
+        """Hand the model what the ``run`` section says about its use.
+
+        Raises:
+            ConfigError: the model cannot be used so.
+        """
+
+    def check_batch(self, samples: Mapping[str, Any], source: str) -> None:
+        """Refuse a batch that was made for another task.
+
+        Args:
+            samples: a batch of training or evaluation.
+            source: where it comes from, as errors name it.
+
+        Raises:
+            ConfigError: it has keys of another task; the message names that task.
+        """
+        foreign = next((key for key in self.foreign_keys if key in samples), None)
+        if foreign is not None:
+            raise ConfigError(self.misfit(samples, source))
+
+    def misfit(self, samples: Mapping[str, Any], source: str, missing: str | None = None) -> str:
+        """Say that `samples` do not fit this task, and which task they fit.
+
+        Args:
+            samples: a batch, or a record of an evaluation.
+            source: where it comes from.
+            missing: the key that this task or its model needs.
+        """
+        needs = f"needs {missing!r}" if missing else "does not read such samples"
+        other = next((task for key, task in TASK_OF_KEY.items() if key in samples), None)
+        remedy = f"set run.task={other} and a model for it, or choose another data set"
+        if other is None or other == self.config.task:
+            remedy = "give it in the data set, or choose the task and the model that the data set is for"
+        listed = ", ".join(samples) or "nothing"
+        return f"{source}: the task {self.config.task} {needs}, but the data set gives {listed}; {remedy}."
+
+    def warnings_about(self, dataset: Any) -> list[str]:
+        """Return what is worth knowing of an evaluation on `dataset` before the training."""
+        return []
 
     def train_step(self, model: nn.Module, samples: Mapping[str, Any]) -> TrainStep:
         """Return the loss of one batch."""
@@ -109,9 +168,19 @@ class BaseTask:
         return {}
 
     def score(self, metrics: Mapping[str, Any]) -> float | None:
-        """Return the value of `best_metric`: how good `metrics` are, more is better; None without numbers."""
-        numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-        return main_metric(numbers, self.best_metric) if numbers and self.best_metric else None
+        """Return the value of `best_metric`: how good `metrics` are, more is better.
+
+        None where nothing is best, or a metric that it is made of was not computed.
+        """
+        if self.best_metric is None or self.missing_metrics(metrics):
+            return None
+        return main_metric(metrics, self.best_metric)
+
+    def missing_metrics(self, metrics: Mapping[str, Any]) -> list[str]:
+        """Return the names in `best_metric` that `metrics` has no number for."""
+        return [
+            name for name in self.names_in_best_metric() if not isinstance(metrics.get(name), int | float)
+        ]
 
     def results(self, records: Sequence[Record]) -> list[Record]:
         """Return what goes into the result file of a split."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -11,9 +13,17 @@ from torch import nn
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.schema import ConfigError
-from lavis_lite.metrics.caption import available_metrics, result_keys, score_captions
-from lavis_lite.metrics.selection import metric_names_in
+from lavis_lite.metrics.caption import (
+    NoWordsError,
+    available_metrics,
+    result_keys,
+    score_captions,
+    tokenizer_problem,
+)
 from lavis_lite.tasks.base_task import BaseTask, Record
+from lavis_lite.tasks.lengths import check_lengths
+
+logger = logging.getLogger(__name__)
 
 # Keys of the run section -> the generation settings of the model.
 GENERATION_KEYS = {
@@ -77,19 +87,21 @@ class CaptionTask(BaseTask):
             return complaints
 
     default_best_metric: ClassVar[str] = "CIDEr + Bleu_4"
+    foreign_keys: ClassVar[tuple[str, ...]] = ("n_answers", "question_id")
     config: Config
 
     def check(self) -> None:
         """Refuse a `best_metric` that this run will not compute."""
         if not self.config.report_metric or not self.config.valid_splits:
             return
+        problem = tokenizer_problem(self.config.metric_tokenizer)
+        if problem is not None:
+            raise ConfigError(
+                f"run.metric_tokenizer is java, but {problem} Or set run.metric_tokenizer=python."
+            )
         reasons = available_metrics(self.config.metrics)
         computed = {key: reasons[metric] for metric in reasons for key in result_keys(metric)}
-        try:
-            wanted = metric_names_in(self.best_metric)
-        except ValueError as error:
-            raise ConfigError(f"run.best_metric: {error}") from error
-        for name in wanted:
+        for name in self.names_in_best_metric():
             if name not in computed:
                 raise ConfigError(
                     f"run.best_metric is {self.best_metric!r}, but run.metrics computes only "
@@ -98,20 +110,39 @@ class CaptionTask(BaseTask):
             if computed[name] is not None:
                 raise ConfigError(
                     f"run.best_metric is {self.best_metric!r}, but {name} cannot be computed here: "
-                    f"{computed[name]}"
+                    f"{computed[name]} Or choose what needs no Java: run.metrics=[BLEU,ROUGE_L,CIDEr] "
+                    f'"run.best_metric={self.default_best_metric}"'
                 )
 
     def prepare(self, model: nn.Module) -> None:
-        """Give the model the generation settings of the run."""
+        """Give the model the generation settings of the run.
+
+        Raises:
+            ConfigError: lengths that do not fit the prompt or the positions of the model.
+        """
         generation = model.inference_settings().get("generation")
         if generation is None:
             return
-        given = {
+        settings = {
             setting: getattr(self.config, key)
             for key, setting in GENERATION_KEYS.items()
             if getattr(self.config, key) is not None
         }
-        model.load_inference_settings({"generation": {**generation, **given}})
+        settings = {**generation, **settings}
+        check_lengths(
+            model, settings["max_length"], settings["min_length"], prompt=getattr(model, "prompt_length", 1)
+        )
+        model.load_inference_settings({"generation": settings})
+
+    def warnings_about(self, dataset: Any) -> list[str]:
+        """Warn of a CIDEr that says nothing."""
+        computed = [key for metric in self.config.metrics for key in result_keys(metric)]
+        if not self.config.report_metric or "CIDEr" not in computed or len(dataset) != 1:
+            return []
+        return [
+            "CIDEr of one image is 0 whatever the caption, because it weighs words by how few images have "
+            "them. Evaluate on more images, or set run.best_metric=ROUGE_L."
+        ]
 
     def valid_step(self, model: nn.Module, samples: Mapping[str, Any]) -> list[Record]:
         """Return the caption of each image, with its references."""
@@ -132,11 +163,24 @@ class CaptionTask(BaseTask):
             return {}
         references = {record["instance_id"]: record["references"] for record in judged}
         candidates = {record["instance_id"]: record["caption"] for record in judged}
-        scores = score_captions(
-            references, candidates, self.config.metrics, tokenizer=self.config.metric_tokenizer
-        )
+        try:
+            scores = score_captions(
+                references, candidates, self.config.metrics, tokenizer=self.config.metric_tokenizer
+            )
+        except NoWordsError:
+            reason = f"no reference holds a word to score against ({_images(judged)})."
+            logger.warning("%s: %s", split, reason)
+            return {"unavailable": dict.fromkeys(self.config.metrics, reason)}
         metrics: dict[str, Any] = dict(scores.scores)
         metrics["tokenizer"] = scores.tokenizer
+        if scores.without_words:
+            logger.warning(
+                "%s: the references of %d images hold no word, so they score 0: %s.",
+                split,
+                len(scores.without_words),
+                _images([record for record in judged if record["instance_id"] in scores.without_words]),
+            )
+            metrics["references_without_words"] = scores.without_words
         if scores.unavailable:
             metrics["unavailable"] = scores.unavailable
         metrics |= self._by_domain(judged)
@@ -150,13 +194,14 @@ class CaptionTask(BaseTask):
         metrics = {}
         for domain in sorted({record["domain"] for record in judged if record.get("domain")}):
             own = [record for record in judged if record.get("domain") == domain]
-            scores = score_captions(
-                {record["instance_id"]: record["references"] for record in own},
-                {record["instance_id"]: record["caption"] for record in own},
-                wanted,
-                tokenizer=self.config.metric_tokenizer,
-            )
-            metrics |= {f"{domain}: {name}": value for name, value in scores.scores.items()}
+            with suppress(NoWordsError):  # `compute_metrics` names these images
+                scores = score_captions(
+                    {record["instance_id"]: record["references"] for record in own},
+                    {record["instance_id"]: record["caption"] for record in own},
+                    wanted,
+                    tokenizer=self.config.metric_tokenizer,
+                )
+                metrics |= {f"{domain}: {name}": value for name, value in scores.scores.items()}
         return metrics
 
     def _swapped_cider(self, references: Mapping[int, list[str]], candidates: Mapping[int, str]) -> float:
@@ -170,3 +215,9 @@ class CaptionTask(BaseTask):
     def results(self, records: Sequence[Record]) -> list[Record]:
         """Return COCO's result format."""
         return [{"image_id": record["image_id"], "caption": record["caption"]} for record in records]
+
+
+def _images(records: Sequence[Record], shown: int = 5) -> str:
+    """Return the images of `records` in words, the first few of many."""
+    names = [str(r.get("image_path") or r.get("image_id", r["instance_id"])) for r in records[:shown]]
+    return ", ".join(names) + (", ..." if len(records) > shown else "")

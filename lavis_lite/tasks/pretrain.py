@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_config import RunConfig
@@ -32,3 +33,4 @@ class ImageTextPretrainTask(BaseTask):
             ]
 
     config: Config
+    foreign_keys: ClassVar[tuple[str, ...]] = ("n_answers", "question_id")

@@ -48,6 +48,7 @@ class RetrievalTask(BaseTask):
             ]
 
     default_best_metric: ClassVar[str] = "r_mean"
+    foreign_keys: ClassVar[tuple[str, ...]] = ("n_answers", "question_id")
     metric_names: ClassVar[tuple[str, ...]] = (
         *(f"{query}_r{cutoff}" for query in ("txt", "img") for cutoff in (*CUTOFFS, "_mean")),
         "r_mean",

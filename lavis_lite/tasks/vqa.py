@@ -14,6 +14,7 @@ from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.metrics.vqa import direct_answer_accuracy, normalise_answer, vqa_metrics
 from lavis_lite.tasks.base_task import BaseTask, EvaluationBatches, Record
+from lavis_lite.tasks.lengths import check_lengths
 
 COLUMNS = ("instance_id", "question_id", "references", "question_type", "image_path")
 
@@ -56,6 +57,15 @@ class VQATask(BaseTask):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self._answer_list: Sequence[str] | None = None
+
+    def prepare(self, model: nn.Module) -> None:
+        """Check that the model can generate answers as long as the run asks for.
+
+        Raises:
+            ConfigError: lengths that do not fit the positions of the model.
+        """
+        if self.config.inference_method == "generate":
+            check_lengths(model, self.config.max_len, self.config.min_len, prompt=1)
 
     def evaluate(self, model: nn.Module, batches: EvaluationBatches) -> list[Record]:
         """Return the answers of this rank's share.

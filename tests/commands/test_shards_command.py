@@ -85,9 +85,7 @@ def test_what_is_left_out_is_named_counted_and_no_success(photos, capsys):
 def test_no_sample_at_all_is_an_error_and_leaves_no_shard(photos):
     for name in ("8", "9"):
         (photos / name).write_text("no image")
-    with pytest.raises(
-        ConfigError, match=r"none of 2 annotations has a usable image; .*no image that"
-    ):
+    with pytest.raises(ConfigError, match=r"none of 2 annotations has a usable image; .*no image that"):
         make(photos, {"8": "a", "9": "b"})
     assert not list((photos.parent / "out").glob("*.tar")) and not (photos.parent / "out/index.json").exists()
 

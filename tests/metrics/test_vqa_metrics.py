@@ -52,3 +52,26 @@ def test_accuracy_is_reported_by_type():
 def test_a_direct_answer_needs_three_people():
     assert direct_answer_accuracy("cat", ["cat"] * 3 + ["dog"]) == 1.0
     assert direct_answer_accuracy("cat", ["cat", "dog"]) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "people", "accuracy"),
+    [
+        (1, 1, 1.0),
+        (0, 1, 0.0),
+        (1, 2, 1.0),
+        (1, 3, 1.0),
+        (1, 5, 2 / 3),
+        (2, 5, 1.0),
+        (2, 9, 2 / 2.7),
+        (9, 9, 1.0),
+    ],
+)
+def test_of_fewer_than_ten_people_three_tenths_must_agree_and_at_least_one(agreeing, people, accuracy):
+    references = ["yes"] * agreeing + ["no"] * (people - agreeing)
+    assert answer_accuracy("yes", references) == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize(("answer", "reference"), [("the dog", "The dog"), ("2", "Two"), ("red", "Red.")])
+def test_a_lone_reference_is_compared_in_the_form_of_the_answer(answer, reference):
+    assert vqa_metrics({1: answer}, {1: [reference]}) == {"agg_metrics": 100.0}

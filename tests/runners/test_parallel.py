@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 import yaml
 from conftest import TINY_SIZES
+from PIL import Image
 from processes import REPOSITORY, run, train_command
 from runs import assert_identical, comparable, final_checkpoint, kill_at_step, losses, read_jsonl
 from torch import nn
@@ -238,6 +239,39 @@ def test_captions_of_a_run_in_parts_are_those_of_one_process(run_file):
     ]
     assert captions[0] == captions[1]
     assert len({record["caption"] for record in captions[0]}) > 1 or len(captions[0]) == 10
+
+
+def test_unreadable_samples_are_counted_over_all_ranks(run_file, tmp_path):
+    """The same decision at the same step on one rank and on two, with the samples listed."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(24):
+        file = images / f"{number:02d}.png"
+        if number % 6:
+            Image.new("RGB", (32, 32), (10 * number, 0, 0)).save(file)
+        else:
+            file.write_bytes(b"no image")
+    captions = tmp_path / "captions.json"
+    captions.write_text(json.dumps({file.name: "a red circle" for file in images.iterdir()}))
+    run_file.sections["datasets"] = {
+        "caption_json": {"images": str(images), "annotations": str(captions), "val_fraction": 0.0}
+        | {"test_fraction": 0.0}
+    }
+    settings = {"valid_splits": [], "test_splits": [], "max_epoch": 1, "max_bad_fraction": 0.1}
+    stops = []
+    for ranks in (1, 2):
+        output = tmp_path / str(ranks)
+        path = run_file.write(**settings, batch_size_train=4 // ranks, output_dir=str(output))
+        said = run(train_command(path, ranks=ranks))
+        assert said.returncode == 1
+        error = next(line for line in said.stderr.splitlines() if line.startswith("TrainingError: "))
+        assert "of 24 training samples cannot be read, more than run.max_bad_fraction (10.0%)" in error
+        assert error.count(".png: ") == said.stderr.count("cannot be read and is replaced") >= 3
+        state = final_checkpoint(output)
+        bad = {tuple(rank["bad_samples"]) for rank in state["ranks"]}
+        assert len(bad) == 1
+        stops.append((state["state"]["step"], bad, error))
+    assert stops[0] == stops[1]
 
 
 class Branches(nn.Module):

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from lavis_lite.common.distributed import FILLER
+from lavis_lite.common.distributed import FILLER, leave_signals_to_parent, start_workers
 from lavis_lite.common.random import key_seed, seeded_scope
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.loading import ATTEMPTS, BAD_SAMPLES, READ_ERRORS, BadSample, Policy
@@ -112,13 +112,14 @@ class WebTrainLoader:
         turns = self._turns([self._planned(epoch, stream) for stream in own])
         skipped = [turns[:first_batch].count(worker) for worker in range(self.per_rank)]
         readers = [
-            iter(self._reader(epoch, stream, start)) for stream, start in zip(own, skipped, strict=True)
+            start_workers(self._reader(epoch, stream, start))
+            for stream, start in zip(own, skipped, strict=True)
         ]
         for number in range(first_batch, self.batches_per_epoch):
             if number < len(turns):
                 yield {**self._checked(next(readers[turns[number]])), FILLER: False}
             else:
-                batch = next(iter(self._reader(epoch, self._filling_stream(epoch, own), 0)))
+                batch = next(start_workers(self._reader(epoch, self._filling_stream(epoch, own), 0)))
                 yield {**self._checked(batch), FILLER: True, BAD_SAMPLES: []}
 
     def _checked(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -170,6 +171,7 @@ class WebTrainLoader:
             batch_size=None,
             num_workers=1 if self.num_workers else 0,
             pin_memory=self.pin_memory,
+            worker_init_fn=leave_signals_to_parent,
         )
 
 

@@ -87,6 +87,12 @@ class BlipBase(BaseModel):
         self.text_config = load_text_config(
             config.med_config, vocab_size=len(self.tokenizer), encoder_width=config.vision_sizes.embed_dim
         )
+        positions = self.text_config.max_position_embeddings
+        if config.max_txt_len > positions:
+            raise ConfigError(
+                f"model.max_txt_len: {config.max_txt_len} tokens are more than the {positions} positions of "
+                f"the text model (max_position_embeddings); choose at most {positions}."
+            )
 
     @property
     def dec_token_id(self) -> int:
