@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lavis_lite.commands.arguments import positive_int, seed_number
+
 MARKER = "stage.json"
 
 
@@ -98,9 +100,9 @@ def add_parser(commands: Any) -> None:
         "bootstrap", help="run the stages of a loop, and compare what came of it", allow_abbrev=False
     )
     parser.add_argument("config", help="yaml file of the loop")
-    parser.add_argument("--seeds", type=int, nargs="+", help="in place of the config's")
+    parser.add_argument("--seeds", type=seed_number, nargs="+", help="in place of the config's")
     parser.add_argument("--output-dir", help="in place of the config's")
-    parser.add_argument("--jobs", type=int, default=1, help="seeds that run side by side")
+    parser.add_argument("--jobs", type=positive_int, default=1, help="seeds that run side by side")
     parser.add_argument("--table", action="store_true", help="run nothing; print the table of what is there")
     parser.set_defaults(execute=execute)
 

@@ -15,7 +15,9 @@ COMMAND = [sys.executable, "-m", "lavis_lite"]
     ("words", "message"),
     [
         (["report", "{nowhere}"], "there is no such run folder"),
-        (["metrics", "{nowhere}"], "evaluate.json: no such file"),
+        (["metrics", "{nowhere}"], "there is no such run folder"),
+        (["metrics", "{folder}"], "is not a run folder"),
+        (["report", "{folder}"], "is not a run folder"),
         (["capfilt", "status", "{folder}"], "it is no output folder of capfilt"),
         (["capfilt", "report", "{folder}"], "it is no output folder of capfilt"),
         (["capfilt", "judge", "{folder}", "--truth", "{folder}"], "it is no output folder of capfilt"),
@@ -30,7 +32,7 @@ COMMAND = [sys.executable, "-m", "lavis_lite"]
         ),
         (
             ["train", "--cfg-path", RECIPE, "--options", "run.device=gpu"],
-            "'gpu' is none; choose auto, cpu, cuda or mps",
+            "device: unknown device 'gpu'; choose auto, cpu, cuda or mps",
         ),
     ],
 )
