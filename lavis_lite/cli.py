@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from lavis_lite.commands.arguments import Parser
-from lavis_lite.commands.stop import StopRequest, stop_requests
+from lavis_lite.common.signals import StoppedError, end_with_launcher, exit_on_signals
 
 # Modules of lavis_lite.commands that add a parser of their own; light to import.
 COMMANDS = (
     *("caption", "report", "models", "convert", "search", "datasets", "download", "shards", "capfilt"),
     "bootstrap",
 )
-# These handle SIGTERM themselves: a process that waits for others could not raise an exception then.
 TRAINING = ("train", "evaluate")
 DEBUG_VARIABLE = "LAVIS_LITE_DEBUG"
 CLOSED_PIPE = 128 + 13  # what a shell shows for a program whose reader went away (SIGPIPE)
@@ -42,7 +41,9 @@ def main(command: str | None = None, arguments: Sequence[str] | None = None) -> 
         words.insert(0, command)
     words, debug = _without_debug(words)
     _let_streams_take_any_text()
-    sys.exit(_run(words, command, debug))
+    end_with_launcher()
+    with exit_on_signals():
+        sys.exit(_run(words, command, debug))
 
 
 def _without_debug(words: list[str]) -> tuple[list[str], bool]:
@@ -102,18 +103,13 @@ def _run(words: Sequence[str], command: str | None, debug: bool) -> int:
     options = argparse.Namespace(command=command)
     try:
         _parser(command).parse_args(words, options)
-        if options.command in TRAINING:
-            code = _launch(options)
-        else:
-            with stop_requests():
-                code = options.execute(options)
+        code = options.execute(options) if hasattr(options, "execute") else _launch(options)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except KeyboardInterrupt as interrupt:
-        stop = interrupt if isinstance(interrupt, StopRequest) else StopRequest(signal.SIGINT)
-        print(f"lavis-lite: {stop}.", file=sys.stderr)
-        return stop.exit_code
+    except KeyboardInterrupt:
+        print("stopped at once.", file=sys.stderr)
+        return 128 + signal.SIGINT
     except Exception as error:
         if isinstance(error, OSError) and _output_is_lost():
             return _lost_output_code(error)
@@ -186,15 +182,16 @@ def _first_rank_here_tells(error: Exception) -> bool:
 def _launch(options: argparse.Namespace) -> int:
     from lavis_lite.commands.launch import launch, print_table
     from lavis_lite.common.distributed import launched_by_torchrun
-    from lavis_lite.runners.signals import StoppedError
 
+    is_first = not launched_by_torchrun() or os.environ["RANK"] == "0"
     try:
         folder = launch(
             options.cfg_path, options.options, options.imports, evaluate_only=options.command == "evaluate"
         )
     except StoppedError as stopped:
-        print(f"{stopped}; the state is saved and the same command goes on.", file=sys.stderr)
+        if is_first:
+            print(f"{stopped}; the state is saved and the same command goes on.", file=sys.stderr)
         return stopped.exit_code
-    if not launched_by_torchrun() or os.environ["RANK"] == "0":
+    if is_first:
         print_table(folder)
     return 0

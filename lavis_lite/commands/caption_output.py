@@ -164,11 +164,8 @@ class CaptionJournal:
     ) -> None:
         """Add what `caption` yields for those of `files` that are not here yet, each as soon as it comes.
 
-        Raises:
-            StopRequest: a signal has come; it says how far the work has come.
+        A signal that ends it leaves a line that says how far it came.
         """
-        from lavis_lite.commands.stop import StopRequest
-
         stamps = {str(file): _stamp(file) for file in files}
         self._records = {
             name: record for name, record in self._records.items() if stamps.get(name) == record["stamp"]
@@ -184,9 +181,14 @@ class CaptionJournal:
                 for record in caption(missing):
                     self._records[record["image"]] = {**record, "stamp": stamps[record["image"]]}
                     self._append(file, self._records[record["image"]])
-        except StopRequest as stop:
+        except (SystemExit, KeyboardInterrupt):
             done = sum(str(file) in self._records for file in files)
-            stop.hint = f"{done} of {len(files)} images are in {self.path}, and the same command continues"
+            logger.info(
+                "%d of %d images are in %s, and the same command continues there.",
+                done,
+                len(files),
+                self.path,
+            )
             raise
 
     def records(self, files: Sequence[Path]) -> Iterator[dict[str, Any]]:

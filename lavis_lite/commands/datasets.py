@@ -138,6 +138,7 @@ def check_images(
     Raises:
         ConfigError: no such split, or a data set without image files.
     """
+    from lavis_lite.common.distributed import leave_signals_to_parent
     from lavis_lite.common.progress import Progress
     from lavis_lite.common.registry import registry
     from lavis_lite.common.schema import ConfigError
@@ -152,15 +153,16 @@ def check_images(
         images = list(dict.fromkeys(itertools.chain.from_iterable(map(_images_of, dataset.annotations))))
         report = CheckReport(one, len(images))
         paths = [str(dataset.image_root / image) for image in images]
-        with (
-            ProcessPoolExecutor(max(1, num_workers)) as pool,
-            Progress(len(paths), f"check {one}") as progress,
-        ):
-            for image, reason in zip(images, pool.map(_fault_of, paths, chunksize=64), strict=True):
-                progress.advance()
-                if reason is not None:
-                    report.bad.append((image, reason))
-                    report.causes["missing" if "no such" in reason.lower() else "cannot be read"] += 1
+        pool = ProcessPoolExecutor(max(1, num_workers), initializer=leave_signals_to_parent, initargs=(0,))
+        try:
+            with Progress(len(paths), f"check {one}") as progress:
+                for image, reason in zip(images, pool.map(_fault_of, paths, chunksize=64), strict=True):
+                    progress.advance()
+                    if reason is not None:
+                        report.bad.append((image, reason))
+                        report.causes["missing" if "no such" in reason.lower() else "cannot be read"] += 1
+        finally:
+            pool.shutdown(cancel_futures=True)
         yield report
 
 

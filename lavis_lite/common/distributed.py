@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import multiprocessing
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.signals import STOP_SIGNALS, signals_held
 
 # Key of a batch that is there only so that a rank with an empty share takes part in the step.
 FILLER = "filler"
@@ -183,6 +189,40 @@ def broadcast_object(item: Any) -> Any:
     items = [item]
     dist.broadcast_object_list(items, src=0)
     return items[0]
+
+
+def start_workers(loader: DataLoader) -> Iterator[Any]:
+    """Return an iterator over `loader`, whose workers start deaf to stop signals."""
+    with signals_held():
+        return iter(loader)
+
+
+def leave_signals_to_parent(worker_id: int) -> None:
+    """Make a data loader's worker deaf to stop signals, which are often sent to a whole process group.
+
+    For ``DataLoader(worker_init_fn=...)``. The worker ends when its parent says so or is gone.
+
+    Args:
+        worker_id: not used; PyTorch passes it.
+    """
+    for number in STOP_SIGNALS:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid is None or not hasattr(signal, "sigtimedwait"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return
+    # Blocked, it waits for `sigtimedwait`, which tells who sent it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_parent, args=(parent.pid,), daemon=True).start()
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        received = signal.sigtimedwait({signal.SIGTERM}, 1.0)
+        if received is not None and received.si_pid == parent:
+            break
+    os._exit(0)
 
 
 def pick_device(wanted: str) -> torch.device:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lavis_lite.common.distributed import leave_signals_to_parent, start_workers
 from lavis_lite.common.images import IMAGE_SUFFIXES, ImageError, open_image
 from lavis_lite.common.schema import ConfigError
 
@@ -46,12 +47,14 @@ def read_images(
     files: Sequence[Path], processor: Callable[..., Tensor], batch_size: int, num_workers: int
 ) -> Iterator[list[ImageFile]]:
     """Yield `files` in order, opened and processed, `batch_size` at a time."""
-    yield from DataLoader(
+    loader = DataLoader(
         _Files(files, processor),
         batch_size=batch_size,
         num_workers=min(num_workers, max(0, len(files) // batch_size)),
         collate_fn=list,
+        worker_init_fn=leave_signals_to_parent,
     )
+    yield from start_workers(loader)
 
 
 class _Files(Dataset):

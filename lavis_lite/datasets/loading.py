@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lavis_lite.common.distributed import FILLER
+from lavis_lite.common.distributed import FILLER, leave_signals_to_parent, start_workers
 from lavis_lite.common.random import key_seed, keyed_generator, seeded_scope
 from lavis_lite.datasets.base_dataset import collate
 
@@ -141,12 +141,13 @@ class TrainLoader:
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
             generator=torch.Generator(),  # so that the loader draws nothing from the global one
+            worker_init_fn=leave_signals_to_parent,
         )
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[dict[str, Any]]:
         """Yield the batches of `epoch` from `first_batch` on."""
         self._schedule.epoch, self._schedule.first_batch = epoch, first_batch
-        for number, batch in enumerate(self._loader, start=first_batch):
+        for number, batch in enumerate(start_workers(self._loader), start=first_batch):
             batch[FILLER] = self._schedule.is_filler(number)
             yield batch
 
@@ -201,6 +202,7 @@ def eval_loader(
         num_workers=num_workers,
         collate_fn=Collate(_collater(dataset)),
         generator=torch.Generator(),
+        worker_init_fn=leave_signals_to_parent,
     )
 
 

@@ -50,7 +50,7 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         with Progress(len(self), self._title, enabled=distributed.is_main()) as progress:
-            for samples in self._loader:
+            for samples in distributed.start_workers(self._loader):
                 self._between_batches()
                 self.unreadable.update(tuple(note) for note in samples.pop(BAD_SAMPLES))
                 if samples:

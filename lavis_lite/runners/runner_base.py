@@ -26,6 +26,7 @@ from lavis_lite.common.random import rng_state, seed_everything, set_rng_state
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.run_folder import RunFolder
+from lavis_lite.common.signals import StoppedError, StopSignals
 from lavis_lite.common.weights_and_biases import WandbWriter
 from lavis_lite.common.writers import RunLog
 from lavis_lite.datasets.loading import BAD_SAMPLES
@@ -36,7 +37,6 @@ from lavis_lite.runners.evaluation import evaluate_split, joined, plain_numbers
 from lavis_lite.runners.optimization import Optimization, StepResult
 from lavis_lite.runners.parallel import Alone, share_model
 from lavis_lite.runners.precision import Precision
-from lavis_lite.runners.signals import StoppedError, StopSignals
 from lavis_lite.runners.state import TrainState
 from lavis_lite.runners.throughput import Throughput
 
@@ -187,7 +187,12 @@ class RunnerBase:
     def finish_segment(self) -> None:
         """Validate, keep the best, count patience."""
         if self.config.valid_splits and self.segment % self.config.val_freq == 0:
-            scores = self.evaluate(self.config.valid_splits, kind="valid")
+            try:
+                scores = self.evaluate(self.config.valid_splits, kind="valid")
+            except StoppedError:
+                if self.saved_state != self.state.state_dict():
+                    self.save()
+                raise
             score = self.task.score(scores[self.config.valid_splits[0]])
             if score is not None:
                 if self.state.improves(score):
@@ -215,7 +220,7 @@ class RunnerBase:
                     self.config,
                     self.precision,
                     self.to_device,
-                    between_batches=self._stop_if_saved,
+                    between_batches=self._stop_if_asked,
                 )
             all_metrics[split] = metrics
             seconds = time.perf_counter() - started
@@ -388,9 +393,14 @@ class RunnerBase:
             return True
         return segment_ends and self.segment % self.config.save_freq == 0
 
-    def _stop_if_saved(self) -> None:
-        """Give an evaluation up when asked to stop, if nothing is lost by it."""
-        if self.signals.received is not None and self.saved_state.get("step") == self.state.step:
+    def _stop_if_asked(self) -> None:
+        """Give a validation up when asked to stop; it is made up for by the run that goes on.
+
+        Several ranks can do so only if the state is saved: to save it, all would have to stop here.
+        """
+        if self.signals.received is None:
+            return
+        if distributed.world_size() == 1 or self.saved_state.get("step") == self.state.step:
             raise StoppedError(self.signals.received)
 
     def _log_step(self, result: StepResult) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from lavis_lite.common.distributed import FILLER
+from lavis_lite.common.distributed import FILLER, leave_signals_to_parent, start_workers
 from lavis_lite.common.random import key_seed, seeded_scope
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.loading import ATTEMPTS, BAD_SAMPLES, READ_ERRORS, BadSample, Policy
@@ -85,13 +85,14 @@ class WebTrainLoader:
         turns = self._turns([self._planned(epoch, stream) for stream in own])
         skipped = [turns[:first_batch].count(worker) for worker in range(self.per_rank)]
         readers = [
-            iter(self._reader(epoch, stream, start)) for stream, start in zip(own, skipped, strict=True)
+            start_workers(self._reader(epoch, stream, start))
+            for stream, start in zip(own, skipped, strict=True)
         ]
         for number in range(first_batch, self.batches_per_epoch):
             if number < len(turns):
                 yield {**next(readers[turns[number]]), FILLER: False}
             else:
-                yield {**next(iter(self._reader(epoch, own[0], 0))), FILLER: True, BAD_SAMPLES: []}
+                yield {**next(start_workers(self._reader(epoch, own[0], 0))), FILLER: True, BAD_SAMPLES: []}
 
     def _streams_of(self, rank: int) -> list[int]:
         """Return the numbers of a rank's streams: dealt in turn, so that shards are, too."""
@@ -128,6 +129,7 @@ class WebTrainLoader:
             batch_size=None,
             num_workers=1 if self.num_workers else 0,
             pin_memory=self.pin_memory,
+            worker_init_fn=leave_signals_to_parent,
         )
 
 

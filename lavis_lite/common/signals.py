@@ -1,0 +1,132 @@
+"""Being asked to stop: SIGTERM (pre-emption), SIGHUP (a closed terminal) and SIGINT (Ctrl-C).
+
+Schedulers, `timeout` and terminals signal whole process groups. The process that a person started
+decides what a signal means; its data loaders' workers leave signals to it
+(`distributed.leave_signals_to_parent`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
+
+Handler = Callable[[int, FrameType | None], Any] | int | None
+STOP_SIGNALS: tuple[signal.Signals, ...] = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+)
+LAUNCHER_CHECK_SECONDS = 1.0
+# For the step, and for writing the checkpoint, after the launcher is gone.
+LAUNCHER_GRACE_SECONDS = 60.0
+
+
+class StoppedError(Exception):
+    """The run stopped because it was asked to, and can go on later.
+
+    Attributes:
+        exit_code: 128 plus the signal's number, as shells count.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.exit_code = 128 + signal_number
+
+
+class StopSignals:
+    """Notes stop signals while its ``with`` block runs; a second SIGINT raises KeyboardInterrupt.
+
+    Attributes:
+        received: the first stop signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: Mapping[int, Handler] = {}
+
+    def __enter__(self) -> StopSignals:
+        self._before = _handle(self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _restore(self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
+        self.received = number
+        _say(f"{signal.Signals(number).name}: finishing this step, then saving.")
+
+
+@contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """Let a stop signal end the block by SystemExit, with 128 plus the signal's number as exit code."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        _say(f"stopped by {signal.Signals(number).name}.")
+        sys.exit(128 + number)
+
+    before = _handle(leave)
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold stop signals back during the block, also from processes that it starts."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_launcher() -> None:
+    """Where `torch.distributed.run` started this process, stop it when the launcher is gone.
+
+    A launcher that is killed tells nobody. This process then gets SIGTERM, as from the launcher, and
+    is ended `LAUNCHER_GRACE_SECONDS` later in any case: it may wait for another process that is gone.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=_watch_launcher, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch_launcher(launcher: int) -> NoReturn:
+    while os.getppid() == launcher:
+        time.sleep(LAUNCHER_CHECK_SECONDS)
+    _say("the launcher is gone.")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(LAUNCHER_GRACE_SECONDS)
+    os._exit(128 + signal.SIGTERM)
+
+
+def _handle(handler: Handler) -> Mapping[int, Handler]:
+    """Set `handler` for the stop signals and return the handlers before it; only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    # nohup ignores SIGHUP for the command that it starts
+    numbers = [n for n in STOP_SIGNALS if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in numbers}
+
+
+def _restore(handlers: Mapping[int, Handler]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    """Write a line to standard error, once a machine: a signal handler must not use buffered files."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        os.write(2, f"{text}\n".encode())
