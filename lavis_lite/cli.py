@@ -6,11 +6,12 @@ import argparse
 import importlib
 import io
 import os
+import select
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from lavis_lite.commands.arguments import Parser
 from lavis_lite.common.signals import StoppedError, end_with_launcher, exit_on_signals
@@ -125,10 +126,26 @@ def _output_is_lost() -> bool:
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
+            gone = _reader_is_gone(stream)
         except OSError:
+            gone = True
+        if gone:
             lost = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return lost
+
+
+def _reader_is_gone(stream: TextIO) -> bool:
+    """Return whether `stream` is a pipe that nobody reads any more."""
+    if not hasattr(select, "poll"):
+        return False
+    try:
+        descriptor = stream.fileno()
+    except io.UnsupportedOperation:  # not a file of the system
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)  # errors are reported without being asked for
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _lost_output_code(error: OSError) -> int:
