@@ -110,8 +110,8 @@ def _texts(records: Iterable[Record], form: str, ascii_only: bool) -> Iterator[t
 
 def _csv_line(cells: Iterable[str]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow([_csv_cell(cell) for cell in cells])
-    return line.getvalue()
+    csv.writer(line).writerow([_csv_cell(cell) for cell in cells])  # quotes a lone \r only if lines end so
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _csv_cell(text: str) -> str:

@@ -9,10 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from processes import run
 
-from lavis_lite.cli import main
 from lavis_lite.commands.errors import explain
 from lavis_lite.common.files import FileError
 from lavis_lite.common.schema import ConfigError
@@ -20,31 +18,6 @@ from lavis_lite.common.storage import NoCacheError, cache_root, resolve
 
 RECIPE = "projects/blip/train/caption_shapes.yaml"
 COMMAND = [sys.executable, "-m", "lavis_lite"]
-
-
-@pytest.fixture
-def command(capsys, monkeypatch):
-    """Run a command line in this process; return its exit code, and what it wrote to output and to error."""
-
-    def call(*words: str, **environment: str) -> tuple[int, str, str]:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main(arguments=words)
-        written = capsys.readouterr()
-        return int(ended.value.code or 0), written.out, written.err
-
-    return call
-
-
-@pytest.fixture
-def photos(tmp_path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for number in range(3):
-        Image.new("RGB", (40, 30), (number * 90, 9, 9)).save(folder / f"{number}.jpg")
-    return folder
 
 
 @pytest.mark.parametrize(
