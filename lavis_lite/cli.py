@@ -4,48 +4,73 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
+import select
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
-from lavis_lite.commands.pixel_limit import add_max_pixels
+from lavis_lite.commands.arguments import Parser
 from lavis_lite.common.signals import StoppedError, end_with_launcher, exit_on_signals
 
 # Modules of lavis_lite.commands that add a parser of their own; light to import.
-COMMANDS = ("models", "convert", "search", "datasets", "download", "shards", "capfilt", "bootstrap")
-
-WRONG_PATHS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+COMMANDS = (
+    *("caption", "report", "models", "convert", "search", "datasets", "download", "shards", "capfilt"),
+    "bootstrap",
+)
+TRAINING = ("train", "evaluate")
+DEBUG_VARIABLE = "LAVIS_LITE_DEBUG"
+CLOSED_PIPE = 128 + 13  # what a shell shows for a program whose reader went away (SIGPIPE)
 
 
 def main(command: str | None = None, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and leave with its exit code.
 
     Exit codes: 0 done, 1 the user must change something (one message says what), 2 a malformed
-    command line, 128 + signal number where a signal stopped a run that can go on.
+    command line, 128 + signal number where a signal stopped a run that can go on, 141 where the
+    reader of standard output went away.
+
+    Args:
+        command: the subcommand, for scripts that are one; None reads it from `arguments`.
+        arguments: words of the command line; None takes those of this process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if command is not None:
         words.insert(0, command)
+    words, debug = _without_debug(words)
+    _let_streams_take_any_text()
     end_with_launcher()
     with exit_on_signals():
-        sys.exit(_run(_parser(command).parse_args(words)))
+        sys.exit(_run(words, command, debug))
 
 
-def _parser(command: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lavis-lite", description="Train, evaluate and use BLIP models.", allow_abbrev=False
+def _without_debug(words: list[str]) -> tuple[list[str], bool]:
+    """Return the words without ``--debug``, which may stand anywhere, and whether it was there or is set."""
+    end = words.index("--") if "--" in words else len(words)
+    rest = [word for word in words[:end] if word != "--debug"]
+    debug = len(rest) < end or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0")
+    return rest + words[end:], debug
+
+
+def _let_streams_take_any_text() -> None:
+    """Escape what the encoding of standard output and error lacks, in place of ending with an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _parser(command: str | None) -> Parser:
+    parser = Parser(
+        prog="lavis-lite",
+        description="Train, evaluate and use BLIP models.",
+        epilog=f"With --debug, or {DEBUG_VARIABLE}=1 in the environment, errors come with their traceback.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (("train", "train and test as a config says"), ("evaluate", "only test")):
-        _add_run_arguments(commands.add_parser(name, help=text, allow_abbrev=False))
-    _add_caption_arguments(commands.add_parser("caption", help="caption image files", allow_abbrev=False))
-    report = commands.add_parser("report", help="write report.html of a run folder")
-    report.add_argument("run", help="output folder of a run")
-    report.add_argument("--captions", help="json that `caption` wrote, to show beside")
-    metrics = commands.add_parser("metrics", help="print the metrics of a run folder")
-    metrics.add_argument("run", help="output folder of a run")
+        _add_run_arguments(commands.add_parser(name, help=text))
     for module in COMMANDS:
         importlib.import_module(f"lavis_lite.commands.{module}").add_parser(commands)
     if command is not None:
@@ -74,125 +99,116 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_caption_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", metavar="IMAGE_OR_FOLDER")
-    parser.add_argument("--checkpoint", default="", help="run folder, weights file or URL")
-    parser.add_argument("--name", default="blip_caption", help="model, where the checkpoint is no run folder")
-    parser.add_argument("--type", dest="model_type", default="base_coco", help="its type, likewise")
-    parser.add_argument("--output", help="file to write; standard output when left out")
-    parser.add_argument("--format", choices=("json", "csv"), help="by the name of the output when left out")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--num-workers", type=int, default=2)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--num-captions", type=int, default=1)
-    parser.add_argument("--prompt", help="text that every caption starts with")
-    parser.add_argument("--num-beams", type=int)
-    parser.add_argument("--max-length", type=int)
-    parser.add_argument("--min-length", type=int)
-    parser.add_argument("--sample", action="store_true", help="nucleus sampling in place of beam search")
-    parser.add_argument("--top-p", type=float)
-    parser.add_argument("--seed", type=int)
-    add_max_pixels(parser)
-
-
-def _run(options: argparse.Namespace) -> int:
-    from lavis_lite.common.registry import UnknownNameError
-    from lavis_lite.common.schema import ConfigError
-
+def _run(words: Sequence[str], command: str | None, debug: bool) -> int:
+    """Parse and execute a command line; return the exit code."""
+    options = argparse.Namespace(command=command)
     try:
-        if hasattr(options, "execute"):
-            return options.execute(options)
-        if options.command in ("train", "evaluate"):
-            return _launch(options)
-        if options.command == "caption":
-            return _caption(options)
-        return _report(options) if options.command == "report" else _metrics(options)
-    except (ConfigError, UnknownNameError) as error:
-        return _complain(error)
+        _parser(command).parse_args(words, options)
+        code = options.execute(options) if hasattr(options, "execute") else _launch(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("stopped at once.", file=sys.stderr)
         return 128 + signal.SIGINT
-    except (ValueError, OSError) as error:
-        # Our own complaints, and paths that are not what they should be; all else deserves its traceback.
-        if type(error).__module__.startswith("lavis_lite.") or isinstance(error, WRONG_PATHS):
-            return _complain(error)
-        raise
+    except Exception as error:
+        if isinstance(error, OSError) and _output_is_lost():
+            return _lost_output_code(error)
+        return _tell(error, options.command, debug)
 
 
-def _complain(error: Exception) -> int:
-    if os.environ.get("RANK", "0") == "0":
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+def _output_is_lost() -> bool:
+    """Return whether standard output or error takes no more; if so, discard what they still hold.
+
+    Otherwise Python would try to write it once more at its end, and complain.
+    """
+    lost = False
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+            gone = _reader_is_gone(stream)
+        except OSError:
+            gone = True
+        if gone:
+            lost = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return lost
+
+
+def _reader_is_gone(stream: TextIO) -> bool:
+    """Return whether `stream` is a pipe that nobody reads any more."""
+    if not hasattr(select, "poll"):
+        return False
+    try:
+        descriptor = stream.fileno()
+    except io.UnsupportedOperation:  # not a file of the system
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)  # errors are reported without being asked for
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def _lost_output_code(error: OSError) -> int:
+    """Return the exit code of a command whose output could not be written; a closed pipe is no error."""
+    from lavis_lite.commands.errors import explain
+
+    if isinstance(error, BrokenPipeError):
+        return CLOSED_PIPE
+    print(explain(error) or f"standard output: {error}", file=sys.stderr)
     return 1
+
+
+def _tell(error: Exception, command: str | None, debug: bool) -> int:
+    """Print what a person must know of an error: one line, or the traceback of a fault of ours; return 1."""
+    from lavis_lite.commands.errors import explain
+
+    line = explain(error)
+    if line is None:
+        traceback.print_exception(error)
+        print(
+            "This error was not expected, so it is probably a fault of lavis-lite: please report it with the "
+            "lines above.",
+            file=sys.stderr,
+        )
+        return 1
+    rank = _rank_of_launch() if command in TRAINING else None
+    if rank is not None and _first_rank_here_tells(error):
+        return 1
+    if debug:
+        traceback.print_exception(error)
+    print(line if rank is None else f"[rank {rank}] {line}", file=sys.stderr)
+    return 1
+
+
+def _rank_of_launch() -> str | None:
+    """Return the rank that torchrun gave this process; RANK alone may have been set by anything."""
+    launched = all(
+        name in os.environ for name in ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "MASTER_ADDR", "RANK")
+    )
+    return os.environ["RANK"] if launched and os.environ["WORLD_SIZE"] != "1" else None
+
+
+def _first_rank_here_tells(error: Exception) -> bool:
+    """Return whether another rank on this machine reads the same config and files, and prints the same."""
+    from lavis_lite.common.registry import UnknownNameError
+    from lavis_lite.common.schema import ConfigError
+
+    return os.environ.get("LOCAL_RANK", "0") != "0" and isinstance(error, ConfigError | UnknownNameError)
 
 
 def _launch(options: argparse.Namespace) -> int:
     from lavis_lite.commands.launch import launch, print_table
-    from lavis_lite.runners.runner_base import TrainingError
+    from lavis_lite.common.distributed import launched_by_torchrun
 
+    is_first = not launched_by_torchrun() or os.environ["RANK"] == "0"
     try:
         folder = launch(
             options.cfg_path, options.options, options.imports, evaluate_only=options.command == "evaluate"
         )
     except StoppedError as stopped:
-        if os.environ.get("RANK", "0") == "0":
+        if is_first:
             print(f"{stopped}; the state is saved and the same command goes on.", file=sys.stderr)
         return stopped.exit_code
-    except TrainingError as error:
-        return _complain(error)
-    if os.environ.get("RANK", "0") == "0":
+    if is_first:
         print_table(folder)
-    return 0
-
-
-def _caption(options: argparse.Namespace) -> int:
-    from lavis_lite.commands.caption import caption_files, write_captions
-    from lavis_lite.common.logging import setup_logging
-
-    setup_logging()
-    given = {
-        "prompt": options.prompt,
-        "num_beams": options.num_beams,
-        "max_length": options.max_length,
-        "min_length": options.min_length,
-        "use_nucleus_sampling": True if options.sample else None,
-        "top_p": options.top_p,
-        "seed": options.seed,
-    }
-    records = caption_files(
-        options.paths,
-        options.checkpoint,
-        name=options.name,
-        model_type=options.model_type,
-        batch_size=options.batch_size,
-        num_workers=options.num_workers,
-        device=options.device,
-        num_captions=options.num_captions,
-        **{key: value for key, value in given.items() if value is not None},
-    )
-    form = options.format or ("csv" if (options.output or "").endswith(".csv") else "json")
-    failed = write_captions(records, options.output, form)
-    return 1 if failed else 0
-
-
-def _report(options: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from lavis_lite.report.run_report import write_run_report
-
-    captions = Path(options.captions) if options.captions else None
-    print(write_run_report(Path(options.run), captioned_folder_json=captions))
-    return 0
-
-
-def _metrics(options: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from lavis_lite.commands.launch import print_table
-    from lavis_lite.common.run_folder import RunFolder
-    from lavis_lite.common.schema import ConfigError
-
-    folder = RunFolder(Path(options.run))
-    if not folder.evaluate_file.is_file():
-        raise ConfigError(f"{folder.evaluate_file}: no such file; the run has not been tested, or is none.")
-    print_table(folder)
     return 0

@@ -6,15 +6,19 @@ import argparse
 import json
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from lavis_lite.commands.arguments import positive_int, seed_number
 
 MARKER = "stage.json"
 
@@ -98,9 +102,9 @@ def add_parser(commands: Any) -> None:
         "bootstrap", help="run the stages of a loop, and compare what came of it", allow_abbrev=False
     )
     parser.add_argument("config", help="yaml file of the loop")
-    parser.add_argument("--seeds", type=int, nargs="+", help="in place of the config's")
+    parser.add_argument("--seeds", type=seed_number, nargs="+", help="in place of the config's")
     parser.add_argument("--output-dir", help="in place of the config's")
-    parser.add_argument("--jobs", type=int, default=1, help="seeds that run side by side")
+    parser.add_argument("--jobs", type=positive_int, default=1, help="seeds that run side by side")
     parser.add_argument("--table", action="store_true", help="run nothing; print the table of what is there")
     parser.set_defaults(execute=execute)
 
@@ -115,8 +119,13 @@ def execute(options: argparse.Namespace) -> int:
     changes = {"seeds": options.seeds, "output_dir": options.output_dir}
     config = replace(config, **{key: value for key, value in changes.items() if value})
     if not options.table:
-        with ThreadPoolExecutor(max(1, options.jobs)) as side_by_side:
-            list(side_by_side.map(lambda seed: run_seed(config, seed), config.seeds))
+        children = Children()
+        with ThreadPoolExecutor(options.jobs) as side_by_side:
+            try:
+                list(side_by_side.map(lambda seed: run_seed(config, seed, children), config.seeds))
+            except (SystemExit, KeyboardInterrupt):
+                children.stop()
+                raise
     print(table(config))
     return 0
 
@@ -153,17 +162,45 @@ def folder_of(config: Bootstrap, name: str, seed: int) -> Path:
     return Path(config.output_dir) / f"seed_{seed}" / name
 
 
-def run_seed(config: Bootstrap, seed: int) -> None:
+class Children:
+    """The processes of the stages that run; a stop is handed on to them, and none starts after it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
+        """Run a command to its end, its output on standard error, and return its exit code."""
+        with self._lock:
+            if self._stopped:
+                return 128 + signal.SIGTERM
+            child = subprocess.Popen(command, env=environment, stdout=sys.stderr)
+            self.running.add(child)
+        code = child.wait()
+        with self._lock:
+            self.running.discard(child)
+        return code
+
+    def stop(self) -> None:
+        """Let the running processes save and end; start no more."""
+        with self._lock:
+            self._stopped = True
+            for child in self.running:
+                child.terminate()
+
+
+def run_seed(config: Bootstrap, seed: int, children: Children) -> None:
     """Run what the table needs of a seed, in order.
 
     Raises:
         ConfigError: of a stage.
     """
     for name in needed_stages(config):
-        run_stage(config, name, seed)
+        run_stage(config, name, seed, children)
 
 
-def run_stage(config: Bootstrap, name: str, seed: int) -> None:
+def run_stage(config: Bootstrap, name: str, seed: int, children: Children) -> None:
     """Run a stage, unless it is done. Killed in the middle, it goes on at the next call.
 
     Raises:
@@ -192,11 +229,9 @@ def run_stage(config: Bootstrap, name: str, seed: int) -> None:
     print(f"seed {seed}, {name}: {stage.recipe}", file=sys.stderr, flush=True)
     started = time.monotonic()
     environment = {"PYTHON": sys.executable, **os.environ}
-    said = subprocess.run(command, env=environment, check=False, stdout=sys.stderr)
-    if said.returncode:
-        raise ConfigError(
-            f"seed {seed}, stage {name}: ended with {said.returncode}; {folder}/run.log says why."
-        )
+    code = children.run(command, environment)
+    if code:
+        raise ConfigError(f"seed {seed}, stage {name}: ended with {code}; {folder}/run.log says why.")
     if int(os.environ.get("NODE_RANK", 0)) == 0:
         write_json({"made_with": made_with, "seconds": time.monotonic() - started}, marker)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis_lite.commands.arguments import finite_float, non_negative_float, positive_int
 from lavis_lite.commands.pixel_limit import add_max_pixels
 
 MODEL_HELP = "run folder, weights file, URL or hub name"
@@ -39,13 +40,17 @@ def add_parser(commands: Any) -> None:
     run.add_argument("--allow-pipe", action="store_true", help="let shards be commands (pipe:...)")
     run.add_argument("--device", default="auto")
     add_max_pixels(run)
-    run.add_argument("--ray", type=int, metavar="WORKERS", help="hand the work to so many Ray actors")
-    run.add_argument("--ray-gpus", type=float, default=0.0, metavar="N", help="GPUs of each actor")
+    run.add_argument(
+        "--ray", type=positive_int, metavar="WORKERS", help="hand the work to so many Ray actors"
+    )
+    run.add_argument(
+        "--ray-gpus", type=non_negative_float, default=0.0, metavar="N", help="GPUs of each actor"
+    )
     run.set_defaults(execute=_execute_run)
     refilter = kinds.add_parser("refilter", help="decide anew from the scores", allow_abbrev=False)
     refilter.add_argument("folder", help="output folder of a run")
     refilter.add_argument("--output", "-o", required=True, help="json file for the kept pairs")
-    refilter.add_argument("--threshold", type=float)
+    refilter.add_argument("--threshold", type=finite_float)
     refilter.set_defaults(execute=_execute_refilter)
     for command in (run, refilter):
         command.add_argument(

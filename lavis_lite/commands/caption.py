@@ -2,110 +2,269 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import argparse
+import dataclasses
 import logging
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-import torch
+from lavis_lite.commands.arguments import non_empty, non_negative_int, positive_int, probability, seed_number
+from lavis_lite.commands.pixel_limit import add_max_pixels
 
-from lavis_lite.common import distributed
-from lavis_lite.common.image_files import ImageFile, find_images, read_images
-from lavis_lite.common.progress import Progress
-from lavis_lite.common.run_folder import RunFolder
+if TYPE_CHECKING:
+    import torch
+
+    from lavis_lite.common.image_files import ImageFile
 
 logger = logging.getLogger(__name__)
 
 
-def caption_files(
-    paths: Sequence[str],
-    checkpoint: str,
-    *,
-    name: str = "blip_caption",
-    model_type: str = "base_coco",
-    batch_size: int = 32,
-    num_workers: int = 2,
-    device: str = "auto",
-    num_captions: int = 1,
-    **generation: Any,
-) -> Iterator[dict[str, Any]]:
-    """Yield ``{"image", "caption"}`` for each image file in `paths` and below the folders in it.
+def add_parser(commands: Any) -> None:
+    """Add ``lavis-lite caption``."""
+    parser = commands.add_parser("caption", help="caption image files")
+    parser.add_argument("paths", nargs="+", type=non_empty, metavar="IMAGE_OR_FOLDER")
+    parser.add_argument("--checkpoint", default="", help="run folder, weights file or URL")
+    parser.add_argument("--name", default="blip_caption", help="model, where the checkpoint is no run folder")
+    parser.add_argument(
+        "--type", dest="model_type", default="base_coco", help="type of the model that --name names"
+    )
+    parser.add_argument(
+        "--output",
+        type=non_empty,
+        help="file to write, standard output when left out; after a kill the same command continues",
+    )
+    parser.add_argument("--format", choices=("json", "csv"), help="by the name of the output when left out")
+    parser.add_argument("--batch-size", type=positive_int, default=32)
+    parser.add_argument("--num-workers", type=non_negative_int, default=2)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    add_max_pixels(parser)
+    parser.add_argument("--num-captions", type=positive_int, default=1)
+    parser.add_argument("--prompt", help="text that every caption starts with")
+    parser.add_argument("--num-beams", type=positive_int)
+    parser.add_argument("--max-length", type=positive_int, help="most tokens of a caption, prompt included")
+    parser.add_argument("--min-length", type=non_negative_int, help="fewest tokens, prompt included")
+    parser.add_argument("--sample", action="store_true", help="nucleus sampling in place of beam search")
+    parser.add_argument("--top-p", type=probability)
+    parser.add_argument(
+        "--seed", type=seed_number, help="of sampling; an image's captions depend on no other"
+    )
+    parser.set_defaults(execute=_execute)
 
-    An image that cannot be read yields ``{"image", "error"}``; none is left out silently. With
-    several captions an image, "caption" is a list.
 
-    Args:
-        checkpoint: a run folder, which brings model and generation settings along, or a weights
-            file or URL for the model `name` of type `model_type`; "" for its published weights.
-        generation: what `BlipCaption.generate` takes.
+def _execute(options: argparse.Namespace) -> int:
+    from lavis_lite.commands.caption_output import CaptionJournal, check_output, write_captions, write_stream
+    from lavis_lite.common.image_files import find_images
+    from lavis_lite.common.logging import setup_logging
+
+    setup_logging()
+    form = options.format or ("csv" if (options.output or "").endswith(".csv") else "json")
+    files = find_images(options.paths)
+    output = check_output(options.output, files) if options.output is not None else None
+    captioner = load_captioner(options.checkpoint, options.name, options.model_type, options.device)
+    settings = captioner.check(_generation(options), options.num_captions)
+    work = CaptionWork(captioner, _generation(options), options.num_captions, options.seed)
+    loading = {"batch_size": options.batch_size, "num_workers": options.num_workers}
+    if output is None:
+        return write_stream(work.caption(files, **loading), form)
+    with CaptionJournal(output, settings) as journal:
+        journal.extend(files, lambda missing: work.caption(missing, **loading))
+        return write_captions(journal.records(files), output, form)
+
+
+def _generation(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the command line says about how to caption."""
+    values = {
+        "prompt": options.prompt,
+        "num_beams": options.num_beams,
+        "max_length": options.max_length,
+        "min_length": options.min_length,
+        "use_nucleus_sampling": True if options.sample else None,
+        "top_p": options.top_p,
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def load_captioner(checkpoint: str, name: str, model_type: str, device: str) -> Captioner:
+    """Return the captioner that `checkpoint` holds, or the published one of this name and type.
 
     Raises:
-        ConfigError: no image at `paths`.
+        ConfigError: a model that does not caption; the message names those that do.
     """
+    from lavis_lite.commands.model_choice import choose_device, model_of
+    from lavis_lite.common.registry import registry
+    from lavis_lite.common.schema import ConfigError
     from lavis_lite.models import load_model_and_preprocess
 
-    files = find_images(paths)
-    if checkpoint and (run := RunFolder.at(checkpoint)) is not None:
-        name = run.config()["model"]["arch"]
-        model_type = run.config()["model"].get("model_type")
-    picked = distributed.pick_device(device)
+    name, model_type = model_of(checkpoint, name, model_type)
+    if not hasattr(registry.get_model_class(name), "generate"):
+        captioners = [
+            model for model in registry.list_models() if hasattr(registry.get_model_class(model), "generate")
+        ]
+        raise ConfigError(
+            f"{checkpoint or '--name'}: the model {name} does not caption images. Choose one that does, by "
+            f"--name or by its checkpoint: {', '.join(captioners)}."
+        )
+    picked = choose_device(device)
     model, vis_processors, _ = load_model_and_preprocess(
         name, model_type, is_eval=True, device=picked, checkpoint=checkpoint or None
     )
-    batches = read_images(files, vis_processors["eval"], batch_size, num_workers)
-    with Progress(len(files), "caption") as progress, torch.inference_mode():
-        for items in batches:
-            yield from _caption_batch(model, items, picked, num_captions, generation)
-            progress.advance(len(items))
+    return Captioner(name, model_type, checkpoint, model, vis_processors["eval"], picked)
 
 
-def _caption_batch(
-    model: Any,
-    items: list[ImageFile],
-    device: Any,
-    num_captions: int,
-    generation: dict,
-) -> Iterator[dict[str, Any]]:
-    images = [item.image for item in items if item.image is not None]
-    captions: Iterator[str] = iter(())
-    if images:
-        samples = {"image": torch.stack(images).to(device)}
-        captions = iter(model.generate(samples, num_captions=num_captions, **generation))
-    for path, image, error in items:
-        if image is None:
-            logger.warning("%s", error)
-            yield {"image": str(path), "error": error}
-        elif num_captions == 1:
-            yield {"image": str(path), "caption": next(captions)}
-        else:
-            yield {"image": str(path), "caption": [next(captions) for _ in range(num_captions)]}
+@dataclass
+class Captioner:
+    """A model that captions, and where it comes from.
+
+    Attributes:
+        name: registered name of the model.
+        model_type: type of the model.
+        checkpoint: where its weights come from; "" for its published ones.
+        model: in evaluation mode, on `device`.
+        processor: makes a tensor of an image.
+        device: of the model.
+    """
+
+    name: str
+    model_type: str
+    checkpoint: str
+    model: Any
+    processor: Any
+    device: torch.device
+
+    def check(self, generation: Mapping[str, Any], num_captions: int) -> dict[str, Any]:
+        """Check how to caption against the model; return all that the captions depend on.
+
+        Raises:
+            ConfigError: a setting that the model cannot follow.
+        """
+        from lavis_lite.models.blip_models.blip_caption import BlipCaption
+
+        settings = {"num_captions": num_captions, **generation}
+        if isinstance(self.model, BlipCaption):
+            settings |= dataclasses.asdict(_checked_generation(self.model, generation, num_captions))
+        source = {"name": self.name, "model_type": self.model_type, "checkpoint": self.checkpoint}
+        return {**source, "weights": self._weights(), **settings}
+
+    def _weights(self) -> str:
+        """Return a digest of the weights; "random" of a model that nothing was loaded into."""
+        from lavis_lite.models.digest import weights_digest
+
+        config = self.model.config
+        published = (config.load_finetuned and config.finetuned) or (
+            config.load_pretrained and config.pretrained
+        )
+        if not self.checkpoint and not published:
+            logger.warning(
+                "%s %s has no published weights: its captions are random. Give --checkpoint.",
+                self.name,
+                self.model_type,
+            )
+            return "random"
+        return weights_digest(self.model)
 
 
-def write_captions(records: Iterator[dict[str, Any]], output: str | None, form: str) -> int:
-    """Write `records` as "json" or "csv" to `output` or standard output; return how many failed."""
-    if output is None:
-        return _write(records, sys.stdout, form)
-    path = Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        return _write(records, file, form)
+def _checked_generation(model: Any, generation: Mapping[str, Any], num_captions: int) -> Any:
+    """Return the generation settings that will hold.
+
+    Raises:
+        ConfigError: one that the model cannot follow, by its name on the command line.
+    """
+    from lavis_lite.common.schema import ConfigError, parse
+    from lavis_lite.models.generation import GenerationSettings
+
+    values = {**dataclasses.asdict(model.generation_settings), **generation}
+    prompt = values.pop("prompt", model.prompt)
+    longest, shortest = values["max_length"], values["min_length"]
+    if shortest > longest:
+        raise ConfigError(
+            f"--min-length is {shortest} and --max-length {longest}, but the shortest caption must not be "
+            "longer than the longest; give both."
+        )
+    settings = parse(GenerationSettings, values, where="generate")
+    positions = model.text_config.max_position_embeddings
+    if longest > positions:
+        raise ConfigError(
+            f"--max-length: {longest} is more than the {positions} tokens that the model reads."
+        )
+    prompt_length = len(model.tokenizer(prompt).input_ids) - 1  # without [SEP]
+    if prompt_length >= longest:
+        raise ConfigError(
+            f"--prompt: takes {prompt_length} tokens, which leaves none of --max-length {longest}; raise "
+            "it, or shorten the prompt."
+        )
+    if num_captions > settings.num_beams and not settings.use_nucleus_sampling:
+        raise ConfigError(
+            f"--num-captions: {num_captions} captions need as many beams, but there are "
+            f"{settings.num_beams}; add --num-beams {num_captions}, or --sample."
+        )
+    return settings
 
 
-def _write(records: Iterator[dict[str, Any]], file: TextIO, form: str) -> int:
-    failed = 0
-    if form == "csv":
-        writer = csv.DictWriter(file, fieldnames=["image", "caption", "error"], restval="")
-        writer.writeheader()
-        for record in records:
-            failed += "error" in record
-            captions = record.get("caption")
-            for caption in captions if isinstance(captions, list) else [captions or ""]:
-                writer.writerow({**record, "caption": caption})
-        return failed
-    everything = list(records)
-    json.dump(everything, file, ensure_ascii=False, indent=1)
-    file.write("\n")
-    return sum("error" in record for record in everything)
+@dataclass
+class CaptionWork:
+    """A captioner and how it is to caption.
+
+    Attributes:
+        captioner: the model.
+        generation: what `BlipCaption.generate` takes, as far as it is set.
+        num_captions: of each image.
+        seed: of sampling; each file has its own, made of this and its number. None for any.
+    """
+
+    captioner: Captioner
+    generation: Mapping[str, Any]
+    num_captions: int = 1
+    seed: int | None = None
+
+    def caption(
+        self, files: Sequence[Path], batch_size: int = 32, num_workers: int = 2
+    ) -> Iterator[dict[str, Any]]:
+        """Yield ``{"image", "caption"}`` for each of `files`, in order.
+
+        An image that cannot be read yields ``{"image", "error"}``; none is left out silently. With
+        several captions an image, "caption" is a list.
+        """
+        import torch
+
+        from lavis_lite.common.image_files import read_images
+        from lavis_lite.common.progress import Progress
+
+        batches = read_images(files, self.captioner.processor, batch_size, num_workers)
+        with Progress(len(files), "caption") as progress, torch.inference_mode():
+            for items in batches:
+                yield from self._caption_batch(items)
+                progress.advance(len(items))
+
+    def _caption_batch(self, items: Sequence[ImageFile]) -> Iterator[dict[str, Any]]:
+        import torch
+
+        readable = [item for item in items if item.image is not None]
+        captions: Iterator[str] = iter(())
+        if readable:
+            images = torch.stack([item.image for item in readable]).to(self.captioner.device)
+            seeds = (
+                {} if self.seed is None else {"seed": [_seed_of(self.seed, item.path) for item in readable]}
+            )
+            captions = iter(
+                self.captioner.model.generate(
+                    {"image": images}, num_captions=self.num_captions, **self.generation, **seeds
+                )
+            )
+        for path, image, error in items:
+            if image is None:
+                logger.warning("%s", error)
+                yield {"image": str(path), "error": error}
+            elif self.num_captions == 1:
+                yield {"image": str(path), "caption": next(captions)}
+            else:
+                yield {"image": str(path), "caption": [next(captions) for _ in range(self.num_captions)]}
+
+
+def _seed_of(seed: int, path: Path) -> int:
+    """Return a seed of the image's own, so that neither its batch nor a restart changes its captions."""
+    import hashlib
+
+    name = f"{seed} {path.name}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(name, digest_size=7).digest(), "big")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lavis_lite.datasets.annotations.parquet_files import StoredImage
 
+from lavis_lite.commands.arguments import non_negative_int, positive_int
+
 SHOWN = 20
 
 
@@ -23,10 +25,10 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(execute=_execute_list)
     kinds = parser.add_subparsers(dest="kind", metavar="check|show")
     check = kinds.add_parser("check", help="open every annotated image", allow_abbrev=False)
-    check.add_argument("--num-workers", type=int, default=2)
+    check.add_argument("--num-workers", type=non_negative_int, default=2)
     check.set_defaults(execute=_execute_check)
     show = kinds.add_parser("show", help="write a page of samples", allow_abbrev=False)
-    show.add_argument("-n", type=int, default=50, help="samples to show")
+    show.add_argument("-n", type=positive_int, default=50, help="samples to show")
     show.add_argument("--output", "-o", required=True, help="html file")
     show.set_defaults(execute=_execute_show)
     for command, splits in ((check, None), (show, "train")):
@@ -80,7 +82,7 @@ def list_datasets() -> Iterator[tuple[str, str, str]]:
 
 
 def _files_here(name: str) -> str:
-    from lavis_lite.common.storage import resolve
+    from lavis_lite.common.storage import NoCacheError, resolve
 
     annotations = (dataset_settings(name, []).get("build_info") or {}).get("annotations") or {}
     if not annotations:
@@ -89,8 +91,11 @@ def _files_here(name: str) -> str:
     for split, info in annotations.items():
         storage = info.get("storage") or []
         files = [storage] if isinstance(storage, str) else storage
-        if files and all(resolve(file).is_file() for file in files):
-            here.append(split)
+        try:
+            if files and all(resolve(file).is_file() for file in files):
+                here.append(split)
+        except NoCacheError:  # then no file can be in it
+            continue
     return ", ".join(here) or "none"
 
 

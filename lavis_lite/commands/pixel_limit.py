@@ -6,12 +6,14 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from lavis_lite.commands.arguments import positive_int
+
 
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     """Add ``--max-pixels``, which takes effect when the command line is read."""
     parser.add_argument(
         "--max-pixels",
-        type=_pixels,
+        type=positive_int,
         action=_SetMaxPixels,
         metavar="N",
         help="accept images of up to N pixels, width times height, in place of 89478485; JPEGs of up to 2.5 "
@@ -31,13 +33,3 @@ class _SetMaxPixels(argparse.Action):
 
         setattr(namespace, self.dest, values)
         set_max_pixels(int(str(values)))
-
-
-def _pixels(text: str) -> int:
-    pixels = int(text)
-    if pixels < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, found {pixels}")
-    return pixels
-
-
-_pixels.__name__ = "number of pixels"  # what argparse calls a value that is no number

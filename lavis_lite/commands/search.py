@@ -4,47 +4,66 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lavis_lite.commands.arguments import non_empty, non_negative_int, positive_int
 from lavis_lite.commands.pixel_limit import add_max_pixels
+
+if TYPE_CHECKING:
+    from lavis_lite.models.search import ImageIndex
+
+MODEL, MODEL_TYPE = "blip_image_text_matching", "base"
 
 
 def add_parser(commands: Any) -> None:
     """Add ``lavis-lite search``."""
-    parser = commands.add_parser(
-        "search", help="find images of a folder by text or by image", allow_abbrev=False
-    )
-    parser.add_argument("query", nargs="?", help="text to look for")
+    parser = commands.add_parser("search", help="find images of a folder by text or by image")
+    parser.add_argument("query", nargs="?", type=non_empty, help="text to look for")
     parser.add_argument(
-        "--like", metavar="IMAGE", help="image to look for others like it, in place of a text"
+        "--like",
+        type=non_empty,
+        metavar="IMAGE",
+        help="image to look for others like it, in place of a text",
     )
     parser.add_argument(
-        "--images", nargs="+", default=[], metavar="PATH", help="image files or folders to add"
+        "--images",
+        nargs="+",
+        type=non_empty,
+        default=[],
+        metavar="PATH",
+        help="image files or folders to add",
     )
-    parser.add_argument("--index", required=True, help="folder that keeps the features")
-    parser.add_argument("--checkpoint", help="run folder, weights file, URL or hub name")
-    parser.add_argument("--name", default="blip_image_text_matching", help="model, without a run folder")
-    parser.add_argument("--type", dest="model_type", default="base", help="its type, likewise")
-    parser.add_argument("-k", type=int, default=10, help="images to return")
-    parser.add_argument("--rerank", type=int, default=64, help="images the matching head reads; 0 for none")
+    parser.add_argument("--index", type=non_empty, required=True, help="folder that keeps the features")
+    parser.add_argument(
+        "--checkpoint", help="run folder, weights file, URL or hub name; an index remembers its own"
+    )
+    parser.add_argument("--name", help=f"model of a new index, without a run folder ({MODEL} unless given)")
+    parser.add_argument("--type", dest="model_type", help=f"type of that model ({MODEL_TYPE} unless given)")
+    parser.add_argument("-k", type=positive_int, default=10, help="images to return")
+    parser.add_argument(
+        "--rerank", type=non_negative_int, default=64, help="images the matching head reads; 0 for none"
+    )
     parser.add_argument(
         "--keep-hidden-states", action="store_true", help="re-rank faster, from a larger index"
     )
     parser.add_argument("--json", action="store_true", help="print JSON in place of lines")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--num-workers", type=int, default=2)
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--batch-size", type=positive_int, default=32)
+    parser.add_argument("--num-workers", type=non_negative_int, default=2)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     add_max_pixels(parser)
     parser.set_defaults(execute=_execute)
 
 
 def _execute(options: argparse.Namespace) -> int:
+    from lavis_lite.common.images import open_image
     from lavis_lite.common.schema import ConfigError
 
     if (options.query is None) == (options.like is None) and not (options.images and not options.query):
         raise ConfigError("say what to look for: a text, or --like IMAGE (one of the two).")
+    like = None if options.like is None else open_image(Path(options.like).expanduser())
     index = open_index(
         options.index,
         options.images,
@@ -56,13 +75,13 @@ def _execute(options: argparse.Namespace) -> int:
         num_workers=options.num_workers,
         device=options.device,
     )
-    if options.query is None and options.like is None:
+    if options.query is None and like is None:
         print(f"{len(index)} images can be searched")
         return 0
     hits = (
         index.search(options.query, options.k, options.rerank)
-        if options.like is None
-        else index.search_by_image(options.like, options.k)
+        if like is None
+        else index.search_by_image(like, options.k)
     )
     if options.json:
         print(json.dumps([{**vars(hit), "path": str(hit.path)} for hit in hits], indent=1))
@@ -78,38 +97,123 @@ def open_index(
     images: Sequence[str | Path] = (),
     *,
     checkpoint: str | None = None,
-    name: str = "blip_image_text_matching",
-    model_type: str = "base",
+    name: str | None = None,
+    model_type: str | None = None,
     keep_hidden_states: bool = False,
     batch_size: int = 32,
     num_workers: int = 2,
     device: str = "auto",
-) -> Any:
+) -> ImageIndex:
     """Return the `ImageIndex` in `folder`, with the images at `images` added.
 
+    Args:
+        folder: where the index lies; created where there are images to add.
+        images: image files and folders.
+        checkpoint: run folder, weights file, URL or hub name. None takes what the index remembers; of a
+            new index the published weights.
+        name: registered name of the model, where the checkpoint is not a run folder. None takes what the
+            index remembers, or blip_image_text_matching.
+        model_type: type of the model. None takes what the index remembers, or "base".
+        keep_hidden_states: as `ImageIndex` has it.
+        batch_size: images that are read at once.
+        num_workers: processes that open images.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+
     Raises:
-        ConfigError: a path that is not there, or a run of a model that cannot match images and texts.
-        FeatureStoreError: the folder holds the features of another model.
+        ConfigError: a path that is not there, no index and no images to make one of, or a model that cannot
+            match images and texts.
+        FeatureStoreError: the folder holds the features of another model, something else, or is damaged.
     """
-    from lavis_lite.common import distributed
     from lavis_lite.common.image_files import find_images
     from lavis_lite.common.logging import setup_logging
-    from lavis_lite.common.run_folder import RunFolder
     from lavis_lite.common.schema import ConfigError
-    from lavis_lite.models import load_model_and_preprocess
-    from lavis_lite.models.blip_models.matcher import BlipMatcher
+    from lavis_lite.models.feature_head import read_head
     from lavis_lite.models.search import ImageIndex
 
     setup_logging()
-    if checkpoint and (run := RunFolder.at(checkpoint)) is not None:
-        name = run.config()["model"]["arch"]
-        model_type = run.config()["model"].get("model_type")
-    model, vis_processors, _ = load_model_and_preprocess(
-        name, model_type, is_eval=True, device=distributed.pick_device(device), checkpoint=checkpoint or None
+    folder = Path(folder).expanduser()
+    head = read_head(folder)
+    if head is None and not images:
+        raise ConfigError(
+            f"{folder}: there is no index. {_indexes_near(folder)}Add --images PATH to make a new one."
+        )
+    files = find_images(images) if images else []
+    chosen = _choose(head.source if head is not None else {}, checkpoint, name, model_type)
+    model, processor = _load(
+        chosen, device, remembered=head is not None and checkpoint is None, folder=folder
     )
-    if not isinstance(model, BlipMatcher):
-        raise ConfigError(f"{name} cannot match images and texts; use a retrieval or a matching model.")
-    index = ImageIndex(folder, model, vis_processors["eval"], keep_hidden_states=keep_hidden_states)
-    if images:
-        index.add(find_images(images), batch_size, num_workers)
+    index = ImageIndex(folder, model, processor, keep_hidden_states=keep_hidden_states, source=vars(chosen))
+    if files:
+        index.add(files, batch_size, num_workers)
     return index
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """How to load the model of an index; "" for the published weights."""
+
+    name: str
+    model_type: str
+    checkpoint: str
+
+
+def _choose(
+    remembered: Mapping[str, Any], checkpoint: str | None, name: str | None, model_type: str | None
+) -> ModelSource:
+    """Return the model that was asked for, or else the one that the index remembers."""
+    from lavis_lite.commands.model_choice import model_of
+
+    own = {key: str(remembered.get(key) or "") for key in ("name", "model_type", "checkpoint")}
+    if checkpoint is None:
+        same_model = name in (None, own["name"]) and model_type in (None, own["model_type"])
+        checkpoint = own["checkpoint"] if same_model else ""
+    elif Path(checkpoint).expanduser().exists():
+        checkpoint = str(Path(checkpoint).expanduser().absolute())
+    name, model_type = name or own["name"] or MODEL, model_type or own["model_type"] or MODEL_TYPE
+    return ModelSource(*model_of(checkpoint, name, model_type), checkpoint)
+
+
+def _load(source: ModelSource, device: str, remembered: bool, folder: Path) -> tuple[Any, Any]:
+    """Return the model and its image processor.
+
+    Raises:
+        ConfigError: a model that cannot match images and texts, or weights that an index remembers and that
+            are not there any more.
+    """
+    from lavis_lite.commands.model_choice import choose_device
+    from lavis_lite.common.checkpoint import CheckpointError
+    from lavis_lite.common.registry import registry
+    from lavis_lite.common.schema import ConfigError
+    from lavis_lite.models import load_model_and_preprocess
+    from lavis_lite.models.blip_models.matcher import BlipMatcher
+
+    if not issubclass(registry.get_model_class(source.name), BlipMatcher):
+        raise ConfigError(
+            f"{source.name} cannot match images and texts; use a retrieval or a matching model ({MODEL})."
+        )
+    picked = choose_device(device)
+    try:
+        model, processors, _ = load_model_and_preprocess(
+            source.name, source.model_type, True, picked, source.checkpoint or None
+        )
+    except CheckpointError as error:
+        if not remembered:
+            raise
+        raise ConfigError(
+            f"{folder}: the weights that this index was made with cannot be loaded ({error}) "
+            "Say with --checkpoint where they are now."
+        ) from error
+    return model, processors["eval"]
+
+
+def _indexes_near(folder: Path) -> str:
+    """Name the indexes beside `folder`, the nearest by name first."""
+    from lavis_lite.common.registry import nearest
+    from lavis_lite.models.feature_head import HEAD_FILE
+
+    parent = folder.parent
+    indexes = sorted(path.parent.name for path in parent.glob(f"*/{HEAD_FILE}")) if parent.is_dir() else []
+    if not indexes:
+        return ""
+    close = nearest(folder.name, indexes) or indexes[:3]
+    return f"Did you mean {' or '.join(str(parent / name) for name in close)}? "

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lavis_lite.commands.arguments import positive_int
 from lavis_lite.commands.make_shards import make_shards
 
 
@@ -20,7 +21,7 @@ def add_parser(commands: Any) -> None:
     make.add_argument("name", help="data set")
     make.add_argument("--split", default="train")
     make.add_argument("--output", "-o", required=True, help="folder for the shards; it must hold none")
-    make.add_argument("--size", type=int, default=1000, help="samples a shard")
+    make.add_argument("--size", type=positive_int, default=1000, help="samples a shard")
     make.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the data set")
     make.set_defaults(execute=_execute_make)
     info = kinds.add_parser(

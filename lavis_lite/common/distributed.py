@@ -229,11 +229,20 @@ def pick_device(wanted: str) -> torch.device:
     """Return the device to run on: "auto" takes the GPU of this rank if there is one.
 
     Raises:
-        ConfigError: not a device that torch knows.
+        ConfigError: not a device, or one that this machine does not have.
     """
     if wanted in ("auto", "cuda"):
         return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     try:
-        return torch.device(wanted)
-    except RuntimeError as error:
-        raise ConfigError(f"device: {wanted!r} is none; choose auto, cpu, cuda or mps.") from error
+        device = torch.device(wanted)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"device: unknown device {wanted!r}; choose auto, cpu, cuda or mps.")
+    gpus = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        here = f"the GPUs here are cuda:0 to cuda:{gpus - 1}" if gpus else "there is no CUDA GPU here"
+        raise ConfigError(f"device: there is no {wanted}; {here}. Choose auto or cpu, or another GPU.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device: there is no mps here (it needs a Mac's GPU); choose auto or cpu.")
+    return device

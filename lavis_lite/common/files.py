@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -49,9 +50,11 @@ def atomic_writer(path: str | Path, mode: str = "wb", encoding: str | None = Non
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            error.filename = str(path)  # writing to an open file does not tell which one it is
         raise
     sync_folder(path.parent)
 

@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -279,10 +281,22 @@ def read_images(
         _Files(files, processor),
         batch_size=batch_size,
         num_workers=min(num_workers, max(0, len(files) // batch_size)),
-        collate_fn=list,
+        collate_fn=_as_arrays,
         worker_init_fn=leave_signals_to_parent,
     )
-    yield from start_workers(loader)
+    for batch in start_workers(loader):
+        yield [
+            item._replace(image=None if array is None else torch.from_numpy(array)) for item, array in batch
+        ]
+
+
+def _as_arrays(batch: list[ImageFile]) -> list[tuple[ImageFile, numpy.ndarray | None]]:
+    """Return the images apart, as arrays: they come through the worker's pipe.
+
+    A tensor would be handed over by a thread of the worker, which complains at length when its parent is
+    stopped in the middle of that.
+    """
+    return [(item._replace(image=None), None if item.image is None else item.image.numpy()) for item in batch]
 
 
 class _Files(Dataset):

@@ -33,6 +33,10 @@ _SUBFOLDER = "downloads"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://|(file):", re.IGNORECASE)
 
 
+class NoCacheError(OSError):
+    """There is no place for downloads."""
+
+
 class AddressError(ValueError):
     """An address that is no valid http(s) or file address, nor a plain path."""
 
@@ -45,16 +49,29 @@ def cache_root() -> Path:
     """Return the folder that downloads and relative `storage` paths lie in; it may not exist yet.
 
     It is `LAVIS_LITE_CACHE` if that is set, else `lavis_lite` in the user's cache folder.
+
+    Raises:
+        NoCacheError: neither is there.
     """
     if chosen := os.environ.get("LAVIS_LITE_CACHE"):
         return Path(chosen).expanduser().absolute()
     if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
         return Path(local) / "lavis_lite" / "Cache"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "lavis_lite"
+        return _home() / "Library" / "Caches" / "lavis_lite"
     shared = Path(os.environ.get("XDG_CACHE_HOME", "")).expanduser()
     # The XDG specification tells to ignore a relative path.
-    return (shared if shared.is_absolute() else Path.home() / ".cache") / "lavis_lite"
+    return (shared if shared.is_absolute() else _home() / ".cache") / "lavis_lite"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except (RuntimeError, KeyError):  # no HOME, and a user without a name, as in a container
+        raise NoCacheError(
+            "there is no folder for downloads, because this user has no home folder; set LAVIS_LITE_CACHE to "
+            "a folder that can be written."
+        ) from None
 
 
 def resolve(storage: str | Path, root: Path | None = None) -> Path:
@@ -63,7 +80,10 @@ def resolve(storage: str | Path, root: Path | None = None) -> Path:
     Raises:
         AddressError: `storage` is an address of another kind than file.
     """
-    return (root.expanduser() if root is not None else cache_root()) / local_path(storage)
+    path = local_path(storage)
+    if path.is_absolute():
+        return path  # without asking for a cache folder, which there may not be
+    return (root.expanduser() if root is not None else cache_root()) / path
 
 
 def local_path(path: str | Path) -> Path:

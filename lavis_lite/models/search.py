@@ -7,9 +7,8 @@ thousand times as large, and are kept only where asked for.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,8 @@ from lavis_lite.common.image_files import ImageFile, read_images
 from lavis_lite.common.images import ImageError, open_image, to_upright_rgb
 from lavis_lite.common.progress import Progress
 from lavis_lite.models.blip_models.matcher import BlipMatcher
-from lavis_lite.models.feature_store import FeatureStore
+from lavis_lite.models.digest import weights_digest
+from lavis_lite.models.feature_store import FeatureStore, FeatureStoreError, Stamp
 
 logger = logging.getLogger(__name__)
 EMBEDDINGS, HIDDEN_STATES = "embeddings.f32", "hidden_states.f16"
@@ -51,18 +51,22 @@ class ImageIndex:
     """Features of images in a folder on disk, and searching them.
 
     Images are added as often as one likes; those that are there already, unchanged, are not read
-    again. An addition that is killed keeps what it wrote.
+    again. An addition that is killed keeps what it wrote. One process adds at a time, others wait; any
+    number may search meanwhile, and searching writes nothing. Files are known by their absolute paths, so
+    the working folder does not matter; an index that was moved together with its images finds them.
 
     Args:
-        folder: where features lie; made if it is not there.
+        folder: where features lie; the first addition creates it.
         model: reads images and texts; an index belongs to the weights it was made with.
         vis_processor: the model's processor for evaluation.
         keep_hidden_states: keep what the matching head reads, too (a megabyte an image at 384
             pixels); otherwise the images themselves are read again when they are re-ranked. Only of
             a new folder.
+        source: how to load the model ("name", "type", "checkpoint"), for the index to remember.
 
     Raises:
-        FeatureStoreError: the folder holds the features of another model, or is damaged.
+        FeatureStoreError: the folder holds the features of another model, or nothing in it can be used.
+            Where only parts are damaged, they are named and left out until the next addition.
 
     Example:
         >>> from lavis_lite import load_model_and_preprocess
@@ -79,6 +83,7 @@ class ImageIndex:
         vis_processor: Callable[[Image.Image], Tensor],
         *,
         keep_hidden_states: bool = False,
+        source: Mapping[str, str] | None = None,
     ) -> None:
         self.model = model.eval()
         self.vis_processor = vis_processor
@@ -88,7 +93,20 @@ class ImageIndex:
             tokens = model.visual_encoder.pos_embed.shape[1]
             features[HIDDEN_STATES] = [tokens, config.vision_sizes.embed_dim]
         about = {"weights": fingerprint(model), "image_size": config.image_size}
-        self.store = FeatureStore(Path(folder).expanduser(), about, features)
+        self.store = FeatureStore(Path(folder).expanduser(), about, features, source)
+        if keep_hidden_states and HIDDEN_STATES not in self.store.features:
+            logger.warning("%s: was made without hidden states, so it keeps none; make a new index.", folder)
+        if self.store.features.get(EMBEDDINGS) != [config.embed_dim]:
+            raise FeatureStoreError(
+                f"{self.store.folder}: holds no embeddings of {config.embed_dim} numbers."
+            )
+        self.store.verify(EMBEDDINGS)
+        if self.store.damage and not self.store.rows:
+            raise FeatureStoreError(
+                f"{self.store.folder}: nothing in this index can be used ({self.store.damage[0]}). Remove "
+                "the folder and add the images again."
+            )
+        _log_some("%s Add the images again to repair the index.", self.store.damage)
 
     def __len__(self) -> int:
         """How many images can be found."""
@@ -108,18 +126,24 @@ class ImageIndex:
         """Embed the image files that are new or have changed; return how many that were.
 
         A file that cannot be read is noted in `unreadable` and left out; it is tried again next time.
+        Files that are gone from a folder that is still there are taken out of the index.
+
+        Raises:
+            FeatureStoreError: the folder is not empty and holds no index.
         """
-        new = [path for path in dict.fromkeys(map(Path, files)) if self.store.lacks(path)]
-        before = len(self)
-        added = 0
-        batches = read_images(new, self.vis_processor, batch_size, num_workers)
-        with Progress(len(new), "embed") as progress, torch.inference_mode():
-            for batch in batches:
-                added += self._append(batch)
-                progress.advance(len(batch))
+        with self.store.adding(verify=[EMBEDDINGS]):
+            gone = self.store.forget_removed()
+            if gone:
+                logger.info("%d images are gone and were taken out of the index.", len(gone))
+            new = self.store.lacking(files)
+            batches = read_images(list(new), self.vis_processor, batch_size, num_workers)
+            with Progress(len(new), "embed") as progress, torch.inference_mode():
+                for batch in batches:
+                    self._append(batch, new)
+                    progress.advance(len(batch))
         if self.unreadable:
-            logger.warning("%d images cannot be read; %d can.", len(self.unreadable), before + added)
-        return added
+            logger.warning("%d images cannot be read; %d can.", len(self.unreadable), len(self))
+        return len(new.keys() & self.store.rows.keys())
 
     @torch.inference_mode()
     def search(self, text: str, k: int = 10, rerank: int = 64) -> list[Hit]:
@@ -147,7 +171,7 @@ class ImageIndex:
         opened = to_upright_rgb(image) if isinstance(image, Image.Image) else open_image(image)
         return self._most_similar(self.model.embed_images(self._pixels([opened]))[0], k)
 
-    def _append(self, batch: Sequence[ImageFile]) -> int:
+    def _append(self, batch: Sequence[ImageFile], stamps: Mapping[Path, Stamp | None]) -> None:
         readable = [item for item in batch if item.image is not None]
         features = {}
         if readable:
@@ -156,10 +180,10 @@ class ImageIndex:
             if HIDDEN_STATES in self.store.features:
                 features[HIDDEN_STATES] = hidden.half().cpu().numpy()
         errors = {item.path: item.error for item in batch if item.image is None}
-        self.store.append([item.path for item in readable], features, errors)
-        return len(readable)
+        self.store.append({item.path: stamps[item.path] for item in readable}, features, errors)
 
     def _most_similar(self, query: Tensor, k: int) -> list[Hit]:
+        """Return the `k` most similar images whose files are there, the best first."""
         paths = {row: path for path, row in self.store.rows.items()}
         if not paths:
             return []
@@ -172,11 +196,20 @@ class ImageIndex:
             ]
         )
         live = torch.tensor(sorted(paths))  # a file that changed has left a row behind
-        best = similarity[live].topk(min(k, len(live)))
-        return [
-            Hit(paths[row], value, value)
-            for row, value in zip(live[best.indices].tolist(), best.values.tolist(), strict=True)
-        ]
+        values, order = similarity[live].sort(descending=True, stable=True)
+        hits: list[Hit] = []
+        gone: list[Path] = []
+        for row, value in zip(live[order].tolist(), values.tolist(), strict=True):
+            if len(hits) == k:
+                break
+            if paths[row].exists():
+                hits.append(Hit(paths[row], value, value))
+            else:
+                gone.append(paths[row])
+        _log_some("left out of the result: %s is not there any more.", gone)
+        changed = [hit.path for hit in hits if self.store.changed(hit.path)]
+        _log_some("%s has changed since it was added; add it again.", changed)
+        return hits
 
     def _match(self, hits: Sequence[Hit], text: str) -> list[Hit]:
         """Return `hits` as the matching head scores them, without those whose files have gone."""
@@ -197,9 +230,12 @@ class ImageIndex:
     def _hidden_states(self, hits: Sequence[Hit]) -> tuple[list[Hit], Tensor | None]:
         """Return the hits that can be read, and their images' hidden states (hits, tokens, width)."""
         if HIDDEN_STATES in self.store.features:
-            rows = [self.store.rows[hit.path] for hit in hits]
-            kept = np.array(self.store.read(HIDDEN_STATES)[rows])
-            return list(hits), self._on_device(torch.from_numpy(kept))
+            damaged = self.store.damaged(HIDDEN_STATES, [hit.path for hit in hits])
+            if not damaged:
+                rows = self.store.rows
+                kept = np.array(self.store.read(HIDDEN_STATES)[[rows[hit.path] for hit in hits]])
+                return list(hits), self._on_device(torch.from_numpy(kept))
+            _log_some("the hidden states of %s are damaged: reading the image again.", damaged)
         readable, images = [], []
         for hit in hits:
             try:
@@ -220,9 +256,13 @@ class ImageIndex:
 
 def fingerprint(model: BlipMatcher) -> str:
     """Return a short name of the weights that features of images depend on."""
-    digest = hashlib.blake2b(digest_size=16)
-    for key, tensor in model.state_dict().items():
-        if key.startswith(("visual_encoder.", "vision_proj.")):
-            digest.update(key.encode())
-            digest.update(tensor.detach().cpu().float().contiguous().numpy().data)
-    return digest.hexdigest()
+    return weights_digest(model, ("visual_encoder.", "vision_proj."))
+
+
+def _log_some(message: str, items: Iterable[object], shown: int = 5) -> None:
+    """Warn of each of `items`, or of the first few and of how many more there are."""
+    items = list(items)
+    for item in items[:shown]:
+        logger.warning(message, item)
+    if len(items) > shown:
+        logger.warning("... and %d more.", len(items) - shown)

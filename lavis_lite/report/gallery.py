@@ -96,6 +96,14 @@ _SAID = {"caption", "answer", "prediction", "found"}
 
 
 def _item(record: Mapping[str, Any], roots: Sequence[Path]) -> GalleryItem:
+    try:
+        return _shown(record, roots)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        name = _text(record.get("image_id", record.get("image", "")))
+        return GalleryItem(name, "", [], None, f"this record is damaged ({type(error).__name__}: {error})")
+
+
+def _shown(record: Mapping[str, Any], roots: Sequence[Path]) -> GalleryItem:
     references = record.get("references") or []
     if not isinstance(references, list | tuple):
         references = [references]

@@ -12,15 +12,19 @@ from typing import Any
 
 from markupsafe import Markup
 
+from lavis_lite.common.files import FileError, first_line, open_regular, read_json
 from lavis_lite.common.progress import clock_time
+from lavis_lite.common.registry import nearest
 from lavis_lite.common.run_folder import RunFolder
-from lavis_lite.common.writers import as_number, read_jsonl
+from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.writers import as_number
 from lavis_lite.report.charts import line_chart
 from lavis_lite.report.gallery import Gallery, make_gallery
 from lavis_lite.report.metrics_table import MetricsTable, metrics_table
 from lavis_lite.report.page import write_page
 
 NOTES_SHOWN = 50
+YEAR_9999 = 253_370_764_800  # seconds since 1970; datetime reaches no further
 # keys of the config's run section that say the most, in the order shown
 RUN_FACTS = {
     "task": "Task",
@@ -41,22 +45,51 @@ def write_run_report(
     """Write report.html into `run_folder` and return its path.
 
     The page holds everything it shows and asks nothing of a network. What the run has not left
-    (yet) is named in the page.
+    (yet), or is damaged, is named in the page.
 
     Args:
         images: most pictures to show of each split and of the captioned folder.
         captioned_folder_json: list of {"image", "caption"}, image paths relative to its folder.
 
     Raises:
-        NotADirectoryError: there is no such run folder.
+        NotADirectoryError: there is no such folder.
+        ConfigError: the folder is not that of a run; nothing is written into it.
         ValueError: `images` is less than 1.
     """
     run = RunFolder(Path(run_folder))
-    if not run.path.is_dir():
-        raise NotADirectoryError(f"{run.path}: there is no such run folder; name the output folder of a run.")
+    check_run_folder(run)
     if images < 1:
         raise ValueError(f"images: expected at least 1 picture a split, found {images}.")
     return write_page("run_report.html", run.report_file, **_contents(run, images, captioned_folder_json))
+
+
+def check_run_folder(run: RunFolder) -> None:
+    """Return if `run` is the output folder of a run, be its small files damaged or missing.
+
+    Raises:
+        NotADirectoryError: there is no such folder; the message names the nearest beside it.
+        ConfigError: it is a folder of something else.
+    """
+    path = run.path
+    if path.is_file():
+        raise NotADirectoryError(f"{path}: is a file; name the output folder of a run.")
+    if not path.is_dir():
+        parent = path.absolute().parent
+        folders = [folder.name for folder in parent.iterdir() if folder.is_dir()] if parent.is_dir() else []
+        close = " or ".join(str(path.parent / name) for name in nearest(path.name, folders))
+        hint = f"did you mean {close}?" if close else "name the output folder of a run."
+        raise NotADirectoryError(f"{path}: there is no such run folder; {hint}")
+    if (path / "settings.json").is_file() and (path / "done").is_dir():
+        raise ConfigError(f"{path}: is not a run folder but one of capfilt; use `lavis-lite capfilt report`.")
+    traces = (run.log_file, run.evaluate_file, run.checkpoints)
+    # The text and not the parsed config, which may be damaged.
+    config_of_run = re.search(r"^(model|run)\s*:", _raw_text(run.config_file), re.MULTILINE)
+    if config_of_run or any(trace.exists() for trace in traces):
+        return
+    raise ConfigError(
+        f"{path}: is not a run folder (no config.yaml of a run, no log.jsonl, no evaluate.json); name the "
+        "output folder of a run."
+    )
 
 
 def _contents(run: RunFolder, images: int, captioned_folder_json: Path | None) -> dict[str, Any]:
@@ -92,12 +125,15 @@ def _read_config(run: RunFolder) -> tuple[dict[str, Any], str | None]:
     try:
         config = run.config()
     except Exception as error:  # the parsers of yaml and of interpolations raise many kinds
-        return {}, f"{run.config_file.name} could not be read: {error}"
+        return {}, f"{run.config_file.name} could not be read: {first_line(error)}"
     return (config, None) if isinstance(config, dict) else ({}, f"{run.config_file.name} holds no settings.")
 
 
 def _raw_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    except OSError as error:
+        return f"({path.name} could not be read: {first_line(error)})"
 
 
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -120,13 +156,13 @@ def _facts(config: Mapping[str, Any], log: list[dict[str, Any]]) -> list[tuple[s
         ("Data sets", ", ".join(map(str, _section(config, "datasets")))),
         *((label, str(run[key])) for key, label in RUN_FACTS.items() if run.get(key) is not None),
     ]
-    steps = [line["step"] for line in log if isinstance(line.get("step"), int)]
+    steps = [step for line in log if (step := _number(line, "step")) is not None]
     if steps:
-        facts.append(("Steps done", f"{max(steps):,}"))
-    epochs = [line["epoch"] for line in log if isinstance(line.get("epoch"), int)]
+        facts.append(("Steps done", f"{max(steps):,.0f}"))
+    epochs = [epoch for line in log if (epoch := _number(line, "epoch")) is not None]
     if epochs:
-        facts.append(("Last epoch", str(max(epochs))))
-    times = [line["time"] for line in log if isinstance(line.get("time"), int | float)]
+        facts.append(("Last epoch", f"{max(epochs):.0f}"))
+    times = [time for line in log if (time := _number(line, "time")) is not None and 0 <= time < YEAR_9999]
     if times:
         start = datetime.fromtimestamp(min(times), tz=timezone.utc)
         facts.append(("First log line", f"{start:%Y-%m-%d %H:%M} UTC"))
@@ -138,12 +174,34 @@ def _facts(config: Mapping[str, Any], log: list[dict[str, Any]]) -> list[tuple[s
 
 
 def _read_log(run: RunFolder) -> tuple[list[dict[str, Any]], str | None]:
-    if not run.log_file.is_file():
-        return [], f"The run left no {run.log_file.name}, so there are no curves."
+    """Return the lines of the log that can be read, and which ones cannot; half a last line is left out."""
+    name = run.log_file.name
+    if not run.log_file.exists():
+        return [], f"The run left no {name}, so there are no curves."
     try:
-        return read_jsonl(run.log_file), None
-    except ValueError as error:
-        return [], str(error)
+        with open_regular(run.log_file) as file:
+            lines = file.read().split(b"\n")[:-1]
+    except (FileError, OSError) as error:
+        return [], f"{name} could not be read: {first_line(error)}"
+    log, damaged = [], []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if isinstance(record, dict):
+            log.append(record)
+        else:
+            damaged.append(number)
+    if not damaged:
+        return log, None
+    more = f", and neither are {len(damaged) - 1} lines after it" if len(damaged) > 1 else ""
+    return log, f"{name}: line {damaged[0]} is not JSON{more}; the page shows the others."
+
+
+def _number(line: Mapping[str, Any], name: str) -> float | None:
+    value = as_number(line.get(name))
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
@@ -157,7 +215,7 @@ def _charts(log: list[dict[str, Any]]) -> tuple[list[Markup], list[Markup]]:
     others: dict[str, list[tuple[float, float]]] = {}
     metrics: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for line in log:
-        step = as_number(line.get("step"))
+        step = _number(line, "step")
         if step is None:
             continue
         for name, value in _numbers(line).items():
@@ -237,12 +295,12 @@ def _captioned_folder(path: Path, images: int) -> Gallery:
 
 def _read_json(path: Path, kind: type) -> tuple[Any, str | None]:
     """Return the content of `path`, or None and why there is none."""
-    if not path.is_file():
+    if not path.exists():
         return None, f"There is no {path.name} yet."
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        return None, f"{path.name} could not be read: {error}"
+        content = read_json(path)
+    except (FileError, OSError) as error:
+        return None, f"{path.name} could not be read: {str(error).removeprefix(f'{path}: ')}"
     if not isinstance(content, kind):
         return None, f"{path.name} holds a {type(content).__name__} where a {kind.__name__} belongs."
     return content, None

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
+import time
 
 import pytest
 import yaml
 from processes import run
+
+from lavis_lite.commands.bootstrap import Children
 
 LOOP = [sys.executable, "-m", "lavis_lite", "bootstrap"]
 
@@ -91,3 +96,17 @@ def test_a_loop_that_cannot_run_is_refused_before_it_starts(loop, change, messag
     assert said.returncode != 0
     assert message in said.stderr
     assert "Traceback" not in said.stderr
+
+
+def test_a_stop_is_handed_on_to_the_stages_and_none_starts_after_it():
+    children = Children()
+    codes = []
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    thread = threading.Thread(target=lambda: codes.append(children.run(sleep, {})))
+    thread.start()
+    while not children.running:
+        time.sleep(0.01)
+    children.stop()
+    thread.join(timeout=30)
+    assert codes == [-signal.SIGTERM]
+    assert children.run(sleep, {}) == 128 + signal.SIGTERM

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lavis_lite.common.schema import ConfigError
 from lavis_lite.common.writers import RunLog
 from lavis_lite.report.gallery import THUMBNAIL_SIDE, make_gallery
 from lavis_lite.report.run_report import write_run_report
@@ -283,7 +284,8 @@ def test_the_page_follows_the_dark_mode_and_width_of_its_reader(run: Path) -> No
     assert '<meta name="viewport" content="width=device-width' in source
 
 
-def test_an_empty_run_folder_makes_a_page_that_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_run_that_has_only_begun_makes_a_page_that_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
     page = read_report(tmp_path)
     for missing in ("config.yaml", "log.jsonl", "evaluate.json", "said nothing about pictures"):
         assert missing in page.text
@@ -312,8 +314,38 @@ def test_damaged_files_are_named_and_the_rest_is_shown(run: Path, tmp_path: Path
 
 def test_a_damaged_log_line_is_named(run: Path) -> None:
     lines = (run / "log.jsonl").read_bytes().splitlines(keepends=True)
-    (run / "log.jsonl").write_bytes(b"".join([lines[0], b"{broken\n", *lines[1:]]))
-    assert "line 2 is not JSON" in read_report(run).text
+    (run / "log.jsonl").write_bytes(b"".join([lines[0], b"{broken\n", *lines[1:], b"[[\n"]))
+    page = read_report(run)
+    assert "line 2 is not JSON, and neither are 1 lines after it" in page.text
+    assert page.all("svg") and "step 60: message: replaced 1 bad sample" in page.text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"kind": "train", "step": "x", "time": 1e300, "epoch": True, "loss": 1},
+        {"kind": ["train"], "step": None, "time": "NaN", "epoch": "Infinity"},
+        {"kind": "valid", "step": {}, "split": {"a": 1}, "time": -1e18},
+    ],
+)
+def test_odd_values_in_the_log_do_not_end_the_page(run: Path, line: dict) -> None:
+    with (run / "log.jsonl").open("a") as log:
+        log.write(json.dumps(line) + "\n")
+    assert read_report(run).all("svg")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"query": "text", "found": 7, "text": "a dog"},
+        {"query": "image", "found": [{"score": "high"}], "image": "a.png"},
+        {"query": "text", "found": [{"image_path": "a.png"}], "rank": "first"},
+    ],
+)
+def test_a_damaged_record_is_named_beside_the_good_ones(run: Path, record: dict) -> None:
+    write_json(run / "result" / "val.json", [record, {"image_id": 1, "caption": "a cat"}])
+    page = read_report(run)
+    assert "this record is damaged" in page.text and "a cat" in page.text
 
 
 def test_odd_captions_do_not_break_the_page(run: Path) -> None:
@@ -331,9 +363,29 @@ def test_the_same_run_makes_the_same_page_byte_by_byte(run: Path) -> None:
     assert not list(run.glob("*.tmp")) and not list(run.glob(".*.tmp"))
 
 
-def test_a_missing_run_folder_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(NotADirectoryError, match="no such run folder"):
-        write_run_report(tmp_path / "rnu_7")
+def test_a_missing_run_folder_is_an_error_that_names_the_nearest(run: Path) -> None:
+    with pytest.raises(NotADirectoryError, match=f"no such run folder; did you mean {run}"):
+        write_run_report(run.parent / "rnu_7")
+    with pytest.raises(NotADirectoryError, match="is a file; name the output folder"):
+        write_run_report(run / "log.jsonl")
+
+
+@pytest.mark.parametrize("content", ["", "database: {host: localhost}", "- a list"])
+def test_a_folder_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path, content: str) -> None:
+    write_image(tmp_path / "a.jpg")
+    if content:
+        (tmp_path / "config.yaml").write_text(content)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ConfigError, match="is not a run folder"):
+        write_run_report(tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_output_folder_of_capfilt_is_sent_to_its_own_report(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text("{}")
+    (tmp_path / "done").mkdir()
+    with pytest.raises(ConfigError, match="capfilt report"):
+        write_run_report(tmp_path)
 
 
 def test_no_pictures_at_all_cannot_be_asked_for(run: Path) -> None:

@@ -1,0 +1,123 @@
+"""What a person is told of an error: one line that says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+from lavis_lite.common.files import first_line
+
+# errno -> what it means for a path, and what to do
+PATH_ERRORS = {
+    errno.ENOENT: "there is no such file or folder.",
+    errno.ENOTDIR: "a part of this path is a file where a folder is needed; choose another place.",
+    errno.EISDIR: "is a folder where a file is needed; name a file in it.",
+    errno.EEXIST: "is there already, and is not a folder; choose another place or move it away.",
+    errno.ENOTEMPTY: "is a folder that is not empty; choose another place or empty it.",
+    errno.EACCES: "may not be used (permission denied); change its permissions or choose another place.",
+    errno.EPERM: "may not be used (operation not permitted); change its permissions or choose another place.",
+    errno.EROFS: "lies on a read-only file system; choose another place.",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one.",
+    errno.ELOOP: "is a link that leads back to itself; remove or correct it.",
+    errno.EBUSY: "is in use by the system; end what uses it and try again.",
+    errno.ETXTBSY: "is a program that is running; end it and try again.",
+    errno.EFBIG: "would become larger than this file system or your limit (ulimit -f) allows.",
+    errno.EIO: "the disk or the network drive failed (input/output error); check it and try again.",
+    errno.ESTALE: "the network drive has lost this file; mount it again and try again.",
+    errno.EINVAL: "this file system does not take such a name or operation; choose another place.",
+}
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+# Where no path is named; what is wrong, and what to do.
+OTHER_ERRORS = {
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n 4096) or lower --num-workers.",
+    errno.ENFILE: "too many files are open on this machine; end other programs or lower --num-workers.",
+    errno.ENOMEM: "the memory is full; use a smaller batch size or fewer workers.",
+    errno.EAGAIN: "no more processes or memory can be had now; use fewer workers, or raise ulimit -u.",
+    errno.EADDRINUSE: "the network port is in use by another process; choose another port.",
+    errno.EADDRNOTAVAIL: "this machine does not have that network address; correct it.",
+    errno.ECONNREFUSED: "nothing answers at that network address; check host and port.",
+    errno.ENETUNREACH: "the network cannot be reached.",
+    errno.EHOSTUNREACH: "that host cannot be reached over the network.",
+}
+
+
+def explain(error: BaseException) -> str | None:
+    """Return the line that tells a person of `error`, or None where only a traceback helps.
+
+    Our own errors say all themselves. Of others, those have a line that come from the machine and
+    not from a fault of ours: files, disk, memory, network ports.
+    """
+    for cause in _chain(error):  # a full disk hides behind the error of whatever was writing
+        if isinstance(cause, OSError) and cause.errno in FULL_DISK:
+            return _full_disk(cause)
+    if _is_ours(error):
+        return f"{type(error).__name__}: {_one_line(error)}"
+    if isinstance(error, OSError):
+        return _explain_os_error(error)
+    if isinstance(error, MemoryError):
+        return "MemoryError: the memory is full; use a smaller batch size or fewer workers."
+    return _explain_torch(error) if isinstance(error, RuntimeError) else None
+
+
+def _is_ours(error: BaseException) -> bool:
+    return type(error).__module__.startswith("lavis_lite.") and not type(error).__name__.startswith("_")
+
+
+def _one_line(error: BaseException) -> str:
+    """Return the message as it is, except for an OSError with a number, whose own form is for programs."""
+    if isinstance(error, OSError) and error.errno is not None and (text := _explain_os_error(error)):
+        return text.split(": ", 1)[1]
+    return str(error)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those that led to it."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _full_disk(error: OSError) -> str:
+    what = "the disk quota is used up" if error.errno == errno.EDQUOT else "the disk is full"
+    place = f"{_path_of(error)}: " if error.filename else ""
+    return f"{type(error).__name__}: {place}{what}; free some space and run the same command again."
+
+
+def _explain_os_error(error: OSError) -> str | None:
+    name = type(error).__name__
+    if error.errno in PATH_ERRORS and error.filename is not None:
+        return f"{name}: {_path_of(error)}: {PATH_ERRORS[error.errno]}"
+    if error.errno in OTHER_ERRORS:
+        return f"{name}: {OTHER_ERRORS[error.errno]}"
+    # Raised with a message of its own, such as "run_7: there is no such run folder".
+    if error.errno is None and isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        return f"{name}: {error}"
+    return None
+
+
+def _path_of(error: OSError) -> str:
+    name = error.filename2 or error.filename
+    return os.fsdecode(name) if isinstance(name, str | bytes | os.PathLike) else str(name)
+
+
+def _explain_torch(error: RuntimeError) -> str | None:
+    """Return the line for what torch reports of the machine: its memory and its network ports."""
+    name, text = type(error).__name__, str(error)
+    if name == "OutOfMemoryError" or "not enough memory" in text or "allocate memory" in text:
+        return f"{name}: the memory of the device is full; use a smaller batch size ({first_line(error)})."
+    if "EADDRINUSE" in text:
+        port = os.environ.get("MASTER_PORT", "")
+        return (
+            f"{name}: the network port {port} is in use by another process; set MASTER_PORT to another one, "
+            "or let torchrun choose it with --standalone."
+        )
+    if "Could not determine home directory" in text:
+        return (
+            "RuntimeError: this user has no home folder, so ~ means nothing; name folders in full, and set "
+            "LAVIS_LITE_CACHE to a folder for downloads."
+        )
+    return None

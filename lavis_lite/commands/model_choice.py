@@ -1,0 +1,45 @@
+"""Which model, weights and device a command line asks for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+
+def model_of(checkpoint: str, name: str, model_type: str) -> tuple[str, str]:
+    """Return name and type of the model of `checkpoint`: a run folder says them itself, in their place.
+
+    Raises:
+        ConfigError: the run folder's config does not say which model it is.
+    """
+    from lavis_lite.common.run_folder import RunFolder
+    from lavis_lite.common.schema import ConfigError
+
+    run = RunFolder.at(checkpoint) if checkpoint else None
+    if run is None:
+        return name, model_type
+    config = run.config()
+    model = config.get("model") if isinstance(config, Mapping) else None
+    if not isinstance(model, Mapping) or not isinstance(model.get("arch"), str):
+        raise ConfigError(f"{run.config_file}: does not say which model this run trained (model.arch).")
+    return model["arch"], model.get("model_type")
+
+
+def choose_device(wanted: str) -> torch.device:
+    """Return the device to run on, with a warning where "cuda" is asked for and there is no GPU.
+
+    Raises:
+        ConfigError: not a device, or one that this machine does not have.
+    """
+    from lavis_lite.common import distributed
+
+    device = distributed.pick_device(wanted)
+    if wanted == "cuda" and device.type != "cuda":
+        logger.warning("--device is cuda but there is no GPU here: running on the CPU.")
+    return device
