@@ -61,6 +61,7 @@ class OutputFolder:
         self.made_with = digest_of(json.dumps(self.identity, sort_keys=True).encode())
         self.verify = verify
         self._whole: set[str] = set()
+        self._reported: set[str] = set()
         begin(self.folder, self.identity, self.made_with)
         try:
             for name in SUBFOLDERS:
@@ -78,7 +79,9 @@ class OutputFolder:
             return False
         damage = self._damage_of(name)
         if damage:
-            logger.warning("%s; the unit %s is done again.", damage, name)
+            if name not in self._reported:
+                logger.warning("%s; the unit %s is done again.", damage, name)
+            self._reported.add(name)
             return False
         self._whole.add(name)
         return True
@@ -160,6 +163,10 @@ class OutputFolder:
                 texts[source] += counts["all"]
                 kept[source] += counts["kept"]
         return {f"noise_{source}": (texts[source] - kept[source]) / texts[source] for source in sorted(texts)}
+
+    def cannot_write(self, error: OSError) -> CapFiltError:
+        """Return what to raise where the whole run cannot write, as on a full disk."""
+        return CapFiltError(f"{self.folder}: {first_line(error)}. Make room; the same command continues.")
 
     def withdraw_damaged_tables(self) -> list[str]:
         """Return the units whose table is not what their marker says; they do not count as done any more."""

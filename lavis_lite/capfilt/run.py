@@ -91,8 +91,11 @@ def _finish(output: OutputFolder, units: Sequence[Unit]) -> list[str]:
     """Write what is made of all units, if all of them are done; return those that are damaged."""
     if not all(output.is_done(unit.name) for unit in units):
         return []
-    with FileLock(output.folder / ".finish.lock"):
-        damaged = output.withdraw_damaged_tables()
-        if not damaged:
-            output.finish()
+    try:
+        with FileLock(output.folder / ".finish.lock"):
+            damaged = output.withdraw_damaged_tables()
+            if not damaged:
+                output.finish()
+    except OSError as error:
+        raise output.cannot_write(error) from error
     return damaged

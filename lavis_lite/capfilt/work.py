@@ -23,7 +23,6 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor
 
-from lavis_lite.capfilt.begin import CapFiltError
 from lavis_lite.capfilt.inputs import Input, Unit
 from lavis_lite.capfilt.models import Models
 from lavis_lite.capfilt.output import OutputFolder
@@ -167,9 +166,7 @@ class _Work:
                     file.write(f"{outcome.error}\n")
         except OSError as error:
             if error.errno in FULL_DISK:
-                raise CapFiltError(
-                    f"{self.output.folder}: {first_line(error)}. Make room; the same command continues."
-                ) from error
+                raise self.output.cannot_write(error) from error
             logger.error("%s: %s", unit.name, _described(error))
             outcome.error = _described(error)
         finally:

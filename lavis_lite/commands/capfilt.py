@@ -79,16 +79,20 @@ def _execute_run(options: argparse.Namespace) -> int:
 
 def _run_here(options: argparse.Namespace) -> tuple[Path, list[str]]:
     """Do the units that no other process does; return the output folder and the units that failed."""
-    from lavis_lite.capfilt.run import run_capfilt
+    from lavis_lite.capfilt.run import run_and_finish, start_run
+    from lavis_lite.capfilt.work import run_units
     from lavis_lite.common.progress import Progress
 
     given, models, settings = _prepare(options)
+    output = start_run(given, models, settings, options.output, options.verify)
     worker, workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    first = worker * len(given.units) // max(1, workers)
     with Progress(len(given.units), "capfilt") as progress:
-        output, failed = run_capfilt(
-            given, models, settings, options.output, progress, worker, workers, options.verify
-        )
-    return output.folder, failed
+
+        def run() -> list[str]:
+            return run_units(given, models, settings, output, progress, first)
+
+        return output.folder, run_and_finish(run, output, given.units)
 
 
 def _prepare(options: argparse.Namespace) -> tuple[Any, Any, Any]:

@@ -29,6 +29,7 @@ BINS = 40
 UNITS_NAMED = 100
 PICTURE_BYTES = 64 << 20
 Row = dict[str, Any]
+_MARKER_KEYS = {"samples", "kept", "filtered", "failed", "reasons", "damage"}
 
 
 @dataclass
@@ -99,9 +100,11 @@ def _read_markers(folder: Path) -> dict[str, dict[str, Any]]:
     markers = {}
     for file in sorted((folder / "done").glob("*.json")):
         try:
-            markers[file.stem] = read_json(file)
+            marker = read_json(file)
         except FileError:
             continue  # the next run repairs it
+        if isinstance(marker, dict) and marker.keys() >= _MARKER_KEYS:
+            markers[file.stem] = marker
     return markers
 
 
