@@ -35,8 +35,6 @@ from lavis_lite.capfilt.unit_files import (
 )
 from lavis_lite.common.files import first_line, write_json
 
-__all__ = ["CapFiltError", "OutputFolder", "Sample"]
-
 logger = logging.getLogger(__name__)
 
 SUBFOLDERS = ("shards", "scores", "done", "failed", "times")

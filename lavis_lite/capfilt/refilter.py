@@ -1,4 +1,4 @@
-"""Deciding anew from the scores that are there, without any model."""
+"""Applying other settings to the scores that are there, without any model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def refilter(folder: str | Path, settings: SelectionSettings, output: str | Path
 
 
 def _decided(rows: list[dict[str, Any]], settings: SelectionSettings) -> Iterator[dict[str, Any]]:
-    """Yield a shard's rows with the decision made anew; failed samples stay as they are."""
+    """Yield a shard's rows with the decision of `settings`; failed samples stay as they are."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(row["key"], []).append(row)

@@ -17,19 +17,19 @@ def add_parser(commands: Any) -> None:
         "capfilt", help="caption and filter a crawl, or any images with texts", allow_abbrev=False
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="run|refilter|status|report|judge")
-    run = kinds.add_parser("run", help="caption and filter; the same command goes on", allow_abbrev=False)
+    run = kinds.add_parser("run", help="caption and filter; the same command continues", allow_abbrev=False)
     run.add_argument(
         "shards",
         nargs="+",
-        help="tar files: paths with * and {000..127}, addresses, folders; or images' folder",
+        help="tar files: paths with * and {000..127}, addresses, folders; or a folder of images",
     )
     run.add_argument("--output", "-o", required=True, help="folder for the cleaned shards and the scores")
     run.add_argument("--captioner", help=MODEL_HELP)
     run.add_argument("--captioner-name", default="blip_caption", help="model, without a run folder")
-    run.add_argument("--captioner-type", default="base_coco", help="its type, likewise")
+    run.add_argument("--captioner-type", default="base_coco", help="its type, without a run folder")
     run.add_argument("--filter", help=MODEL_HELP)
     run.add_argument("--filter-name", default="blip_image_text_matching", help="model, without a run folder")
-    run.add_argument("--filter-type", default="base", help="its type, likewise")
+    run.add_argument("--filter-type", default="base", help="its type, without a run folder")
     run.add_argument(
         "--text-key", default="txt", help="where the web's text stands: txt, or a field of the json"
     )
@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
     run.add_argument("--ray", type=int, metavar="WORKERS", help="hand the work to so many Ray actors")
     run.add_argument("--ray-gpus", type=float, default=0.0, metavar="N", help="GPUs of each actor")
     run.set_defaults(execute=_execute_run)
-    refilter = kinds.add_parser("refilter", help="decide anew from the scores", allow_abbrev=False)
+    refilter = kinds.add_parser("refilter", help="apply other settings to the scores", allow_abbrev=False)
     refilter.add_argument("folder", help="output folder of a run")
     refilter.add_argument("--output", "-o", required=True, help="json file for the kept pairs")
     refilter.add_argument("--threshold", type=float)
