@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS: tuple[signal.Signals, ...] = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+)
 
 
 class _Stopped(BaseException):
@@ -24,7 +26,9 @@ class _Stopped(BaseException):
 
 @contextmanager
 def leave_on_signals() -> Iterator[None]:
-    """End the process with 128 plus the signal's number where SIGTERM or SIGINT arrives in the block.
+    """End the process with 128 plus the signal's number where a stop signal arrives in the block.
+
+    These are SIGTERM, SIGINT, and SIGHUP where it is not ignored, as it is below ``nohup``.
 
     A unit that is being written is written to its end; the one in hand is left. A second signal ends the
     process without that. Nothing changes where the block does not run in the main thread.
@@ -32,7 +36,9 @@ def leave_on_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _stop) for number in STOP_SIGNALS}
+    before = {
+        number: signal.signal(number, _stop) for number in STOP_SIGNALS if not _is_ignored_hangup(number)
+    }
     try:
         yield
     except _Stopped as stopped:
@@ -49,5 +55,10 @@ def leave_on_signals() -> Iterator[None]:
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     for each in STOP_SIGNALS:
-        signal.signal(each, signal.SIG_DFL)
+        if not _is_ignored_hangup(each):
+            signal.signal(each, signal.SIG_DFL)
     raise _Stopped(number)
+
+
+def _is_ignored_hangup(number: signal.Signals) -> bool:
+    return number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN

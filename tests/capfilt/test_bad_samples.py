@@ -195,7 +195,7 @@ def test_a_name_that_is_not_utf_8_is_cleaned_like_any_other(tmp_path):
     output, failed = clean(tmp_path / "a.tar", tmp_path / "out")
     assert not failed
     (row,) = rows_of(output)
-    assert row["text"] == "a cafe" and row["kept"] and row["key"].startswith("caf_-")
+    assert row["text"] == "a cafe" and row["kept"] and row["key"].startswith("caf_")
 
 
 def test_a_folder_with_names_and_texts_of_other_encodings_is_cleaned(tmp_path):
@@ -256,7 +256,7 @@ def test_something_other_than_a_tar_is_a_failed_unit(content, tmp_path):
     (tmp_path / "crawl" / "login.tar").write_bytes(content)
     output, failed = clean(tmp_path / "crawl", tmp_path / "out")
     assert failed == ["login"] and list(output.done()) == ["a"]
-    assert "no sample can be read" in (output.folder / "failed" / "login.txt").read_text()
+    assert "login.tar" in (output.folder / "failed" / "login.txt").read_text()
     write_tar(tmp_path / "crawl" / "login.tar", [GOOD])
     output, failed = clean(tmp_path / "crawl", tmp_path / "out")
     assert not failed and list(output.done()) == ["a", "login"]
