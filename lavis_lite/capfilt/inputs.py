@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lavis_lite.capfilt.output import Sample
+from lavis_lite.capfilt.begin import CapFiltError
+from lavis_lite.capfilt.names import canonical_source, digest_of, unit_names
+from lavis_lite.capfilt.samples import Sample, SampleError, decode_text, parse_json
+from lavis_lite.common.files import FileError, open_regular
 from lavis_lite.common.image_files import find_images
-from lavis_lite.common.images import ImageError, open_image_file
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.web.shards import IMAGE_MEMBERS, raw_samples
 from lavis_lite.datasets.web.shards import Shard as TarShard
 
+logger = logging.getLogger(__name__)
+
 OnDamage = Callable[[str], None]
+
+# Of files in folders. A unit is in memory as a whole.
+MAX_TEXT_BYTES = 16 << 20
+MAX_IMAGE_BYTES = 256 << 20
+MAX_UNIT_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -24,8 +33,8 @@ class Unit:
     """What one worker does at a time: its name in the output, and how to read it.
 
     Attributes:
-        read: yields samples without candidates; tells its argument what is damaged.
-        source: where it lies, for the record.
+        read: yields samples without candidates; tells its argument what is damaged or not used.
+        source: where it lies, in one spelling for every working directory.
     """
 
     name: str
@@ -35,17 +44,44 @@ class Unit:
 
 @dataclass(frozen=True)
 class Input:
-    """All units, and where the web's text stands: "txt", or a field of a sample's json."""
+    """All units.
+
+    Attributes:
+        text_key: where the web's text stands: "txt", or a field of a sample's json.
+        folders: that the output must stay out of.
+    """
 
     units: Sequence[Unit]
     text_key: str
+    folders: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class _ImageFile:
+    """An image that lies in a folder, and what is known about it.
+
+    Attributes:
+        text_file: holds a text in each line; None where `about` holds the texts.
+    """
+
+    path: Path
+    about: Mapping[str, Any]
+    text_file: Path | None = None
 
 
 def from_shards(shards: Sequence[TarShard], text_key: str = "txt") -> Input:
-    """Return tar shards as units."""
-    names = unit_names([shard.name for shard in shards])
+    """Return tar shards as units; one that is listed twice, however it is spelled, is read once."""
+    by_source: dict[str, TarShard] = {}
+    for shard in shards:
+        first = by_source.setdefault(canonical_source(shard.name), shard)
+        if first is not shard:
+            logger.warning("%s: is listed twice (also as %s) and read once.", shard.name, first.name)
+    names = unit_names([shard.name for shard in by_source.values()])
     return Input(
-        [Unit(name, _tar_reader(shard), shard.name) for name, shard in zip(names, shards, strict=True)],
+        [
+            Unit(name, _tar_reader(shard), source)
+            for name, (source, shard) in zip(names, by_source.items(), strict=True)
+        ],
         text_key,
     )
 
@@ -63,19 +99,18 @@ def from_dataset(dataset: Any, unit_size: int) -> Input:
             f"capfilt reads shards, or a data set of annotated image files; {type(dataset).__name__} is "
             "neither."
         )
-    starts = range(0, len(dataset.annotations), unit_size)
-    digits = max(6, len(str(len(starts))))
-    return Input(
-        [
-            Unit(
-                f"{number:0{digits}d}",
-                _file_reader(dataset, range(start, min(start + unit_size, len(dataset.annotations)))),
-                f"{dataset.image_root} {start}",
-            )
-            for number, start in enumerate(starts)
-        ],
-        "caption",
-    )
+    root = Path(dataset.image_root)
+
+    def file_of(number: int) -> _ImageFile:
+        annotation: Mapping[str, Any] = dataset.annotations[number]
+        about = {
+            "image": str(annotation["image"]),
+            "caption": annotation.get("caption") or "",
+            **{k: v for k, v in annotation.items() if k in ("image_id", "opt_out", "url")},
+        }
+        return _ImageFile(root / about["image"], about)
+
+    return Input(list(_file_units(len(dataset.annotations), unit_size, file_of, root)), "caption")
 
 
 def from_folder(folder: Path, unit_size: int) -> Input:
@@ -84,67 +119,118 @@ def from_folder(folder: Path, unit_size: int) -> Input:
     Raises:
         ConfigError: no image there.
     """
-    annotations = []
-    for image in find_images([folder]):
-        text = image.with_suffix(".txt")
-        lines = text.read_text(encoding="utf-8-sig").splitlines() if text.is_file() else []
-        annotations.append({"image": image.relative_to(folder).as_posix(), "caption": lines})
-    return from_dataset(_Images(annotations, folder), unit_size)
+    images = find_images([folder])
+
+    def file_of(number: int) -> _ImageFile:
+        image = images[number]
+        return _ImageFile(
+            image, {"image": image.relative_to(folder).as_posix(), "caption": []}, image.with_suffix(".txt")
+        )
+
+    return Input(list(_file_units(len(images), unit_size, file_of, folder)), "caption", [folder])
 
 
-@dataclass(frozen=True)
-class _Images:
-    annotations: Sequence[Mapping[str, Any]]
-    image_root: Path
+def _file_units(
+    count: int, unit_size: int, file_of: Callable[[int], _ImageFile], root: Path
+) -> Iterator[Unit]:
+    """Yield units of `unit_size` files. A unit's source names its files, so that others are noticed."""
+    starts = range(0, count, unit_size)
+    digits = max(6, len(str(len(starts))))
+    for number, start in enumerate(starts):
+        numbers = range(start, min(start + unit_size, count))
+        listed = "\n".join(f"{about['image']}\t{about['caption']!r}" for about in _abouts(numbers, file_of))
+        digest = digest_of(listed.encode("utf-8", "surrogatepass"), size=6)
+        source = f"{canonical_source(str(root))} images {numbers.start} to {numbers.stop - 1} ({digest})"
+        yield Unit(f"{number:0{digits}d}", _file_reader(numbers, file_of), source)
+
+
+def _abouts(numbers: Iterable[int], file_of: Callable[[int], _ImageFile]) -> Iterator[Mapping[str, Any]]:
+    return (file_of(number).about for number in numbers)
 
 
 def _tar_reader(shard: TarShard) -> Callable[[OnDamage], Iterator[Sample]]:
     def read(on_damage: OnDamage) -> Iterator[Sample]:
+        damage: list[str] = []
+
+        def note(text: str) -> None:
+            damage.append(text)
+            on_damage(text)
+
         count = 0
-        for raw in raw_samples(shard, on_damage, whole_or_error=True):
+        for raw in raw_samples(shard, note, whole_or_error=True):
             members = {key: value for key, value in raw.items() if not key.startswith("__")}
-            yield Sample(raw["__key__"], members, _json(members.get("json")))
+            yield _tar_sample(raw["__key__"], members)
             count += 1
+        if not count and damage:
+            raise CapFiltError(f"no sample can be read: {damage[0]}")
+        if not count:
+            on_damage(f"{shard.name}: holds no samples")
         if shard.samples not in (None, count):
             on_damage(f"{shard.name}: holds {count} samples, its index says {shard.samples}")
 
     return read
 
 
-def _json(content: bytes | None) -> dict[str, Any]:
+def _tar_sample(key: str, members: Mapping[str, bytes]) -> Sample:
     try:
-        about = json.loads(content) if content else {}
-    except ValueError:
-        return {}
-    return about if isinstance(about, dict) else {}
+        return Sample(key, members, parse_json(members.get("json", b"")))
+    except SampleError as error:
+        return Sample(key, members, {}, failure=str(error))
 
 
-def _file_reader(dataset: Any, numbers: range) -> Callable[[OnDamage], Iterator[Sample]]:
+def _file_reader(
+    numbers: range, file_of: Callable[[int], _ImageFile]
+) -> Callable[[OnDamage], Iterator[Sample]]:
     def read(on_damage: OnDamage) -> Iterator[Sample]:
+        total = 0
         for number in numbers:
-            annotation: Mapping[str, Any] = dataset.annotations[number]
-            path = Path(dataset.image_root) / str(annotation["image"])
-            about = {
-                "image": str(annotation["image"]),
-                "caption": annotation.get("caption") or "",
-                **{k: v for k, v in annotation.items() if k in ("image_id", "opt_out", "url")},
-            }
-            suffix = path.suffix.lower().lstrip(".")
-            suffix = suffix if suffix in IMAGE_MEMBERS else "jpg"
-            key = f"{number:09d}"
-            try:
-                with open_image_file(path) as file:
-                    content = file.read()
-            except (ImageError, OSError) as error:
-                yield Sample(key, {}, about, failure=str(error))
-                continue
-            yield Sample(key, {suffix: content}, about)
+            file = file_of(number)
+            sample = _file_sample(f"{number:09d}", file)
+            total += sum(map(len, sample.members.values()))
+            if total > MAX_UNIT_BYTES:
+                raise CapFiltError(
+                    f"{file.path}: a unit of {len(numbers)} images takes more than {MAX_UNIT_BYTES >> 30} "
+                    "GiB of memory. Set a smaller shard_size."
+                )
+            yield sample
 
     return read
 
 
-def unit_names(paths: Sequence[str]) -> list[str]:
-    """Return a name in the output for each shard: its own, numbered where two are called alike."""
-    stems = [Path(path).name.removesuffix(".tar") for path in paths]
-    count = Counter(stems)
-    return [stem if count[stem] == 1 else f"{number:06d}-{stem}" for number, stem in enumerate(stems)]
+def _file_sample(key: str, file: _ImageFile) -> Sample:
+    suffix = file.path.suffix.lower().lstrip(".")
+    suffix = suffix if suffix in IMAGE_MEMBERS else "jpg"
+    about = file.about
+    members: dict[str, bytes] = {}
+    try:
+        members[suffix] = _read(file.path, MAX_IMAGE_BYTES, "no image")
+        if file.text_file is not None and file.text_file.exists():
+            text = decode_text(_read(file.text_file, MAX_TEXT_BYTES, "no text"))
+            about = {**about, "caption": text.replace("\r\n", "\n").replace("\r", "\n").split("\n")}
+    except SampleError as error:
+        return Sample(key, members, about, failure=str(error))
+    except OSError as error:
+        return Sample(key, members, about, failure=f"no text: {error}")
+    return Sample(key, members, about)
+
+
+def _read(path: Path, limit: int, failure: str) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        SampleError: it cannot be read, or holds more than `limit` bytes.
+    """
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(limit + 1) if size <= limit else b""
+    except (FileError, OSError) as error:
+        raise SampleError(f"{failure}: {error}") from error
+    if max(size, len(content)) > limit:
+        raise SampleError(f"{failure}: {path} has {size} bytes, more than {limit >> 20} MiB")
+    return content
+
+
+def with_folders(given: Input, folders: Iterable[Path]) -> Input:
+    """Return `given` with further folders that the output must stay out of."""
+    return replace(given, folders=[*given.folders, *folders])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +37,10 @@ def run_on_ray(
     import ray
 
     if not ray.is_initialized():
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         ray.init(log_to_driver=False, configure_logging=False)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # which Ray replaces
     rows = ray.data.from_items([{"unit": number} for number in range(units)], override_num_blocks=units)
     done = rows.map(
         _Worker,
@@ -43,5 +48,9 @@ def run_on_ray(
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_gpus=gpus,
     )
-    failed = [name for row in done.iter_rows() for name in row["failed"].splitlines()]
+    try:
+        failed = [name for row in done.iter_rows() for name in row["failed"].splitlines()]
+    except BaseException:
+        ray.shutdown()  # else actors outlive a process that leaves without the usual cleaning up
+        raise
     return sorted(failed)

@@ -1,17 +1,17 @@
-"""Deciding anew from the scores that are there, without any model."""
+"""Applying other settings to the scores that are there, without any model."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lavis_lite.capfilt.output import CapFiltError
+from lavis_lite.capfilt.begin import CapFiltError
+from lavis_lite.capfilt.markers import read_markers
 from lavis_lite.capfilt.reference import with_threshold
 from lavis_lite.capfilt.select import select
 from lavis_lite.capfilt.settings import SelectionSettings
-from lavis_lite.capfilt.tables import NO_SCORES, candidate_of, write_whole
+from lavis_lite.capfilt.tables import NO_SCORES, candidate_of, read_table, write_whole
 
 
 def refilter(folder: str | Path, settings: SelectionSettings, output: str | Path) -> dict[str, int]:
@@ -22,20 +22,26 @@ def refilter(folder: str | Path, settings: SelectionSettings, output: str | Path
         output: a ``.json`` file for the list; the table goes beside it as ``.parquet``.
 
     Raises:
-        CapFiltError: no shard there is done.
+        CapFiltError: no shard there is done, or `output` would overwrite files of the folder.
         ConfigError: a rule that asks for scores which are not there.
+        FileError: a table is damaged.
     """
-    from pyarrow import parquet
-
-    tables = sorted((Path(folder).expanduser() / "scores").glob("*.parquet"))
+    folder, output = Path(folder).expanduser(), Path(output).expanduser()
+    tables = [folder / "scores" / f"{name}.parquet" for name in read_markers(folder)]
     if not tables:
         raise CapFiltError(f"{folder}: holds no scores; it is no output folder of capfilt.")
-    names = [name for name in parquet.read_schema(tables[0]).names if name not in NO_SCORES]
+    table = output.with_suffix(".parquet")
+    if output.suffix != ".json":
+        raise CapFiltError(
+            f"--output {output}: name a .json file; the table is written beside it as .parquet."
+        )
+    own = {folder.resolve() / name for name in ("kept.json", "scores.parquet", "settings.json")}
+    if own & {output.resolve(), table.resolve()}:
+        raise CapFiltError(f"--output {output}: would overwrite the result of {folder}. Choose another name.")
+    names = [name for name in read_table(tables[0]).schema.names if name not in NO_SCORES]
     settings.check_scores(names)
     settings = with_threshold(settings)
-    output = Path(output).expanduser()
     counts = {"texts": 0, "kept": 0}
-    table = output.with_suffix(".parquet")
     for rows in write_whole(tables, table, output, lambda own: list(_decided(own, settings))):
         counts["texts"] += sum(bool(row["source"]) for row in rows)
         counts["kept"] += sum(row["kept"] for row in rows)
@@ -43,7 +49,7 @@ def refilter(folder: str | Path, settings: SelectionSettings, output: str | Path
 
 
 def _decided(rows: list[dict[str, Any]], settings: SelectionSettings) -> Iterator[dict[str, Any]]:
-    """Yield a shard's rows with the decision made anew; failed samples stay as they are."""
+    """Yield a shard's rows with the decision of `settings`; failed samples stay as they are."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(row["key"], []).append(row)
@@ -56,11 +62,3 @@ def _decided(rows: list[dict[str, Any]], settings: SelectionSettings) -> Iterato
             continue
         for row, candidate in zip(own, judged[key], strict=True):
             yield {**{name: row[name] for name in ("shard", "key", "url")}, **candidate.flat()}
-
-
-def settings_of(folder: str | Path) -> dict[str, Any]:
-    """Return what the output folder was begun with."""
-    file = Path(folder).expanduser() / "settings.json"
-    if not file.is_file():
-        raise CapFiltError(f"{folder}: has no settings.json; it is no output folder of capfilt.")
-    return json.loads(file.read_text(encoding="utf-8"))

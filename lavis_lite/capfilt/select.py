@@ -120,12 +120,14 @@ def _letters(text: str) -> str:
 
 
 def value_of(candidate: Candidate, expression: str) -> float:
-    """Return a sum of scores, as "itm + 4*itc"; minus infinity where one of them is not there.
+    """Return a sum of scores, as "itm + 4*itc"; minus infinity where one of them is missing or NaN.
 
     >>> value_of(Candidate("a star", "web", {"itm": 0.5, "itc": 0.25}), "itm + 4*itc")
     1.5
     """
-    known = {name: value for name, value in candidate.scores.items() if value is not None}
+    known = {
+        name: value for name, value in candidate.scores.items() if value is not None and not math.isnan(value)
+    }
     if any(name not in known for name in metric_names_in(expression)):
         return -math.inf
     return main_metric(known, expression)

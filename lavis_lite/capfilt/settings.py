@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from lavis_lite.common.registry import suggest
@@ -55,6 +57,8 @@ class SelectionSettings:
     def check(self) -> list[tuple[str, str]]:
         """Return complaints about values that cannot be."""
         complaints = []
+        if not math.isfinite(self.threshold):
+            complaints.append(("threshold", f"must be a finite number, found {self.threshold!r}."))
         if not 0 < self.fraction <= 1:
             complaints.append(("fraction", f"must lie in (0, 1], found {self.fraction!r}."))
         if not 1 <= self.min_words <= self.max_words:
@@ -156,4 +160,21 @@ class CapFiltSettings(SelectionSettings):
         """Return all that the output depends on, as plain values."""
         names = {key.name for key in fields(CapFiltSettings)} - {"num_workers", "reference"}
         values = {name: getattr(self, name) for name in sorted(names)}
-        return {**values, "generation": self.generation_settings}
+        scorers = {name: _with_real_paths(given or {}) for name, given in self.scorers.items()}
+        return {**values, "generation": self.generation_settings, "scorers": scorers}
+
+
+def _with_real_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a scorer's settings, the local files in them in one spelling for every working directory."""
+    return {
+        key: _real_path(value) if key in ("checkpoint", "file") and isinstance(value, str) else value
+        for key, value in settings.items()
+    }
+
+
+def _real_path(value: str) -> str:
+    try:
+        path = Path(value).expanduser()
+        return str(path.resolve()) if path.exists() else value
+    except (OSError, RuntimeError, ValueError):  # the name of something else
+        return value

@@ -1,24 +1,41 @@
-"""What is made of the scores of all shards, a shard at a time: one table, one list of pairs."""
+"""What is made of the scores of all units, a unit at a time: one table, one list of pairs."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from lavis_lite.capfilt.select import Candidate
+from lavis_lite.common.files import FileError, atomic_writer, first_line
 
 Row = dict[str, Any]
 NO_SCORES = ("shard", "key", "url", "source", "text", "kept", "reason")
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a shard's table."""
-    from pyarrow import parquet
+def read_table(path: Path) -> Any:
+    """Return a Parquet file as a table of pyarrow.
 
-    return parquet.read_table(path).to_pylist()
+    Raises:
+        FileError: it is missing or damaged.
+    """
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return parquet.read_table(path)
+    except (ArrowException, OSError) as error:
+        raise FileError(f"{path}: cannot be read as Parquet ({first_line(error)}).") from error
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a unit's table.
+
+    Raises:
+        FileError: it is missing or damaged.
+    """
+    return read_table(path).to_pylist()
 
 
 def write_whole(
@@ -27,38 +44,38 @@ def write_whole(
     pairs: Path,
     change: Callable[[list[Row]], list[Row]] = lambda rows: rows,
 ) -> Iterator[list[Row]]:
-    """Write one table of all shards, and the list of the pairs that are kept; yield each shard's rows.
+    """Write one table of all units, and the list of the pairs that are kept; yield each unit's rows.
 
-    Memory holds one shard at a time. Readers never see half a file.
+    Memory holds one unit at a time. Readers never see half a file.
 
     Args:
-        tables: of the shards.
-        table: where the whole table goes.
+        tables: of the units.
+        table: where the whole table goes; nothing is written there if there is no unit.
         pairs: where the list ``[{"url" or "image", "caption"}]`` goes, as BLIP's own was published.
-        change: what becomes of a shard's rows.
+        change: what becomes of a unit's rows.
+
+    Raises:
+        FileError: a table is missing or damaged; `table` and `pairs` are as before.
     """
     from pyarrow import Table, parquet
 
-    table_aside, pairs_aside = (path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in (table, pairs))
-    pairs.parent.mkdir(parents=True, exist_ok=True)
     writer, separator = None, ""
-    with pairs_aside.open("w", encoding="utf-8") as file:
+    with ExitStack() as files:
+        file = files.enter_context(atomic_writer(pairs, "w"))
         file.write("[")
         for path in tables:
-            rows = change(read_rows(path))
-            schema = parquet.read_schema(path)
-            writer = writer or parquet.ParquetWriter(table_aside, schema)
-            writer.write_table(Table.from_pylist(rows, schema=schema))
+            content = read_table(path)
+            rows = change(content.to_pylist())
+            if writer is None:
+                sink = files.enter_context(atomic_writer(table))
+                writer = files.enter_context(parquet.ParquetWriter(sink, content.schema))
+            writer.write_table(Table.from_pylist(rows, schema=content.schema))
             for row in rows:
                 if row["kept"]:
                     file.write(f"{separator}\n {json.dumps(_pair(row), ensure_ascii=False)}")
                     separator = ","
             yield rows
         file.write("\n]\n")
-    if writer is not None:
-        writer.close()
-        table_aside.replace(table)
-    pairs_aside.replace(pairs)
 
 
 def _pair(row: Row) -> dict[str, str]:

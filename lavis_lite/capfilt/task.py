@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,12 +15,16 @@ from lavis_lite.capfilt.models import build_models
 from lavis_lite.capfilt.reference import with_threshold
 from lavis_lite.capfilt.run import run_capfilt
 from lavis_lite.capfilt.settings import CapFiltSettings
+from lavis_lite.capfilt.stop import leave_on_signals
+from lavis_lite.capfilt.summary import totals_of, warnings_about
 from lavis_lite.common import distributed
 from lavis_lite.common.progress import Progress
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.tasks.base_task import BaseTask, EvaluationBatches, Record
+
+logger = logging.getLogger(__name__)
 
 
 @registry.register_task("capfilt")
@@ -51,9 +56,15 @@ class CapFiltTask(BaseTask):
     def evaluate(self, model: nn.Module, batches: EvaluationBatches) -> list[Record]:
         """Clean the split, as far as other processes do not.
 
+        SIGTERM and SIGINT end the process, with 143 and 130; the same command continues.
+
         Raises:
             ConfigError: units that failed again and again; they are named.
         """
+        with leave_on_signals():
+            return self._clean(model, batches)
+
+    def _clean(self, model: nn.Module, batches: EvaluationBatches) -> list[Record]:
         own = {key.name: getattr(self.config, key.name) for key in fields(CapFiltSettings)}
         settings = with_threshold(CapFiltSettings(**own))
         dataset = batches.dataset
@@ -83,6 +94,8 @@ class CapFiltTask(BaseTask):
 
     def compute_metrics(self, records: Sequence[Record], split: str) -> dict[str, Any]:
         """Return counts of samples, and the noise ratios: the shares of texts that were dropped."""
-        markers = self._output.done().values()
-        counts = {key: sum(m[key] for m in markers) for key in ("samples", "kept", "filtered", "failed")}
+        totals = totals_of(self._output.done().values())
+        for warning in warnings_about(totals, self._output.identity):
+            logger.warning("%s", warning)
+        counts = {key: getattr(totals, key) for key in ("samples", "kept", "filtered", "failed")}
         return {**counts, **self._output.noise_ratios()}

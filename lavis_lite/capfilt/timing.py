@@ -6,7 +6,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from lavis_lite.common.files import FileError, read_json
 
 STAGES = ("read", "decode", "wait", "caption", "score", "write")
 
@@ -37,6 +40,27 @@ class StageTimes:
             "finished": time.time(),
             **self.seconds,
         }
+
+
+def is_time_record(file: Path) -> bool:
+    """Return whether a file holds what `StageTimes.record` returned."""
+    return _read_record(file) is not None
+
+
+def read_time_records(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of an output folder, without damaged ones."""
+    records = map(_read_record, sorted((folder / "times").glob("*.json")))
+    return [record for record in records if record is not None]
+
+
+def _read_record(file: Path) -> dict[str, Any] | None:
+    try:
+        record = read_json(file)
+    except FileError:
+        return None
+    numbers = ("samples", "seconds", "finished", *STAGES)
+    whole = isinstance(record, dict) and all(isinstance(record.get(name), int | float) for name in numbers)
+    return record if whole else None
 
 
 def summary(records: Iterable[Mapping[str, Any]], units: int) -> str:

@@ -3,14 +3,16 @@
 A sample's captions depend on its key and the seed; batches are cut within a unit. So who works on a
 unit, how many do, and how often they were killed, changes nothing in the output.
 
-Reading, decoding and writing go on in threads of their own while the models work.
+Reading, decoding and writing go on in threads of their own while the models work. A sample that cannot
+be used is counted with its reason; a unit that cannot be done is set aside with its error.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,11 +25,13 @@ from torch import Tensor
 
 from lavis_lite.capfilt.inputs import Input, Unit
 from lavis_lite.capfilt.models import Models
-from lavis_lite.capfilt.output import OutputFolder, Sample
+from lavis_lite.capfilt.output import OutputFolder
+from lavis_lite.capfilt.samples import Sample, SampleError, opted_out, texts_of, whole
 from lavis_lite.capfilt.scorers import Asked
 from lavis_lite.capfilt.select import Candidate, select
 from lavis_lite.capfilt.settings import CapFiltSettings
 from lavis_lite.capfilt.timing import StageTimes
+from lavis_lite.common.files import atomic_writer, first_line
 from lavis_lite.common.images import ImageError, open_image
 from lavis_lite.common.random import key_seed
 from lavis_lite.datasets.web.shards import IMAGE_MEMBERS
@@ -35,6 +39,10 @@ from lavis_lite.datasets.web.shards import IMAGE_MEMBERS
 logger = logging.getLogger(__name__)
 ATTEMPTS = 3
 BATCHES_AHEAD = 2
+DAMAGE_LOGGED = 5
+# Errors that are expected of files, networks and devices; others are logged with their traceback.
+EXPECTED_ERRORS = (OSError, RuntimeError, ValueError, MemoryError)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass
@@ -60,6 +68,9 @@ def run_units(
 
     Args:
         first: where in the list to begin, so that processes meet late.
+
+    Raises:
+        CapFiltError: the disk is full.
     """
     work = _Work(given, models, settings, output, progress)
     with ThreadPoolExecutor(1, thread_name_prefix="capfilt-write") as writer:
@@ -79,12 +90,12 @@ def run_units(
 
 @dataclass
 class _Outcome:
-    """What came of a unit: its samples, or the error of the last attempt."""
+    """What came of a unit: its samples, or the error of the last attempt ("" if there is none)."""
 
     samples: list[Sample]
     damage: list[str]
     times: StageTimes
-    error: Exception | None = None
+    error: str = ""
 
 
 class _Work:
@@ -126,33 +137,69 @@ class _Work:
                     unit, self.given, self.models, self.settings, outcome.damage, outcome.times
                 )
                 return outcome
-            except (OSError, RuntimeError, ValueError) as error:
-                logger.warning("%s: attempt %d of %d failed: %s", unit.name, attempt, ATTEMPTS, error)
-                outcome.error = error
+            except Exception as error:
+                # The error itself would keep all images of the attempt in memory.
+                outcome.error = _described(error)
+                logger.warning(
+                    "%s: attempt %d of %d failed: %s",
+                    unit.name,
+                    attempt,
+                    ATTEMPTS,
+                    outcome.error,
+                    exc_info=not isinstance(error, EXPECTED_ERRORS),
+                )
         return outcome
 
     def finish(self, unit: Unit, outcome: _Outcome, lock: FileLock) -> None:
-        """Write what came of a unit, or set its error aside, and let it go."""
+        """Write what came of a unit, or set its error aside, and let it go.
+
+        Raises:
+            CapFiltError: the disk is full, which every other unit would meet as well.
+        """
         note = self.output.folder / "failed" / f"{unit.name}.txt"
         try:
-            if outcome.error is None:
-                with outcome.times.of("write"):
-                    counts = self.output.commit(
-                        unit.name, outcome.samples, outcome.damage, self.models.score_names
-                    )
-                self.output.note_times(unit.name, outcome.times.record(len(outcome.samples)))
+            if not outcome.error:
+                self._commit(unit, outcome)
                 note.unlink(missing_ok=True)
-                for damage in outcome.damage:
-                    logger.warning("%s", damage)
-                logger.info("%s: %s", unit.name, counts)
+            if outcome.error:
+                with atomic_writer(note, "w") as file:
+                    file.write(f"{outcome.error}\n")
         except OSError as error:
-            outcome.error = error
+            if error.errno in FULL_DISK:
+                raise self.output.cannot_write(error) from error
+            logger.error("%s: %s", unit.name, _described(error))
+            outcome.error = _described(error)
         finally:
             lock.release()
-        if outcome.error is not None:
-            note.write_text(f"{type(outcome.error).__name__}: {outcome.error}\n", encoding="utf-8")
+        if outcome.error:
             self.failed.append(unit.name)
         self.progress.advance()
+
+    def _commit(self, unit: Unit, outcome: _Outcome) -> None:
+        try:
+            marker = self.output.commit(
+                unit.name, outcome.samples, outcome.damage, self.models.score_names, outcome.times
+            )
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                raise
+            outcome.error = _described(error)
+            return
+        except Exception as error:
+            outcome.error = _described(error)
+            logger.exception("%s: cannot be written", unit.name)
+            return
+        for damage in outcome.damage[:DAMAGE_LOGGED]:
+            logger.warning("%s", damage)
+        if len(outcome.damage) > DAMAGE_LOGGED:
+            more = len(outcome.damage) - DAMAGE_LOGGED
+            logger.warning("%s: %d more such lines are in done/%s.json", unit.name, more, unit.name)
+        counts = ", ".join(f"{marker[key]} {key}" for key in ("samples", "kept", "filtered", "failed"))
+        logger.info("%s: %s", unit.name, counts)
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def process(
@@ -165,10 +212,14 @@ def process(
 ) -> list[Sample]:
     """Return the samples of a unit with their candidates judged, in the order of the unit."""
     samples: list[Sample] = []
-    with ThreadPoolExecutor(1, thread_name_prefix="capfilt-read") as reader:
+    reader = ThreadPoolExecutor(1, thread_name_prefix="capfilt-read")
+    try:
         batches = _batches(unit, given, models, settings, damage, times)
         for batch in _ahead(batches, reader, times):
             samples += _scored(batch, models, settings, times)
+    finally:
+        # Whoever stops or fails does not wait for what is being read ahead, perhaps from a slow server.
+        reader.shutdown(wait=False, cancel_futures=True)
     judged = iter(select([s.candidates for s in samples if not s.failure], settings))
     return [s if s.failure else replace(s, candidates=next(judged)) for s in samples]
 
@@ -247,45 +298,40 @@ def _scored(
 
 def _open(sample: Sample, text_key: str, models: Models, settings: CapFiltSettings) -> Opened:
     """Return a sample with its image read, and the web's texts; or with the reason why it cannot be used."""
-    if sample.failure:
-        return Opened(sample, [], [])
-    if _opted_out(sample.about, settings.opt_out_keys):
-        return Opened(replace(sample, failure="opted out"), [], [])
     try:
-        image = _image_of(sample)
-    except (OSError, ValueError) as error:
-        return Opened(replace(sample, failure=str(error)), [], [])
+        return _opened(sample, text_key, models, settings)
+    except SampleError as error:
+        failure = str(error)
+    except ImageError as error:
+        failure = f"unreadable image: {error}"
+    except MemoryError:
+        failure = "out of memory: the image needs more than there is"
+    except Exception as error:  # of an image processor, on an image that its author did not think of
+        failure = f"unusable image: {type(error).__name__}: {first_line(error)}"
+    return Opened(replace(sample, failure=failure), [], [])
+
+
+def _opened(sample: Sample, text_key: str, models: Models, settings: CapFiltSettings) -> Opened:
+    """Return a sample with its image read, and the web's texts.
+
+    Raises:
+        SampleError, ImageError: it cannot be used.
+    """
+    if sample.failure:
+        raise SampleError(sample.failure)
+    if opted_out(sample.about, settings.opt_out_keys):
+        raise SampleError("opted out")
+    if isinstance(url := sample.about.get("url"), str):
+        whole(url, "unusable url: it")
+    texts = texts_of(sample, text_key)
+    image = _image_of(sample)
     if min(image.size) < settings.min_image_size:
-        failure = f"too small: {image.width} x {image.height} pixels"
-        return Opened(replace(sample, failure=failure), [], [])
-    return Opened(sample, models.prepare(image), _texts_of(sample, text_key))
+        raise SampleError(f"too small: {image.width} x {image.height} pixels")
+    return Opened(sample, models.prepare(image), texts)
 
 
 def _image_of(sample: Sample) -> Image.Image:
     content = next((sample.members[suffix] for suffix in IMAGE_MEMBERS if suffix in sample.members), None)
     if content is None:
-        raise ImageError(f"{sample.about.get('image', sample.key)}: has no image.")
+        raise SampleError(f"no image: {sample.about.get('image', sample.key)}")
     return open_image(io.BytesIO(content), name=sample.key)
-
-
-def _texts_of(sample: Sample, text_key: str) -> list[str]:
-    """Return the web's texts, without needless spaces and empty ones."""
-    if text_key == "txt":
-        found: Any = sample.members.get("txt", b"").decode("utf-8", errors="replace")
-    else:
-        found = sample.about.get(text_key) or ""
-    texts = found if isinstance(found, list) else [found]
-    cleaned = [" ".join(str(text).split()) for text in texts]
-    return [text for text in cleaned if text]
-
-
-def _opted_out(about: Mapping[str, Any], keys: Sequence[str]) -> bool:
-    for key in keys:
-        value = about.get(key)
-        if isinstance(value, str) and value.lower() not in ("", "false", "no", "0"):
-            words = ("noai", "noindex", "noimageai", "true", "yes", "1")
-            if any(word in value.lower() for word in words):
-                return True
-        elif not isinstance(value, str) and value:
-            return True
-    return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,19 +20,19 @@ def add_parser(commands: Any) -> None:
         "capfilt", help="caption and filter a crawl, or any images with texts", allow_abbrev=False
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="run|refilter|status|report|judge")
-    run = kinds.add_parser("run", help="caption and filter; the same command goes on", allow_abbrev=False)
+    run = kinds.add_parser("run", help="caption and filter; the same command continues", allow_abbrev=False)
     run.add_argument(
         "shards",
         nargs="+",
-        help="tar files: paths with * and {000..127}, addresses, folders; or images' folder",
+        help="tar files: paths with * and {000..127}, addresses, folders; or a folder of images",
     )
     run.add_argument("--output", "-o", required=True, help="folder for the cleaned shards and the scores")
     run.add_argument("--captioner", help=MODEL_HELP)
     run.add_argument("--captioner-name", default="blip_caption", help="model, without a run folder")
-    run.add_argument("--captioner-type", default="base_coco", help="its type, likewise")
+    run.add_argument("--captioner-type", default="base_coco", help="its type, without a run folder")
     run.add_argument("--filter", help=MODEL_HELP)
     run.add_argument("--filter-name", default="blip_image_text_matching", help="model, without a run folder")
-    run.add_argument("--filter-type", default="base", help="its type, likewise")
+    run.add_argument("--filter-type", default="base", help="its type, without a run folder")
     run.add_argument(
         "--text-key", default="txt", help="where the web's text stands: txt, or a field of the json"
     )
@@ -41,13 +40,16 @@ def add_parser(commands: Any) -> None:
     run.add_argument("--device", default="auto")
     add_max_pixels(run)
     run.add_argument(
+        "--verify", action="store_true", help="read all finished files again and repair damaged ones"
+    )
+    run.add_argument(
         "--ray", type=positive_int, metavar="WORKERS", help="hand the work to so many Ray actors"
     )
     run.add_argument(
         "--ray-gpus", type=non_negative_float, default=0.0, metavar="N", help="GPUs of each actor"
     )
     run.set_defaults(execute=_execute_run)
-    refilter = kinds.add_parser("refilter", help="decide anew from the scores", allow_abbrev=False)
+    refilter = kinds.add_parser("refilter", help="apply other settings to the scores", allow_abbrev=False)
     refilter.add_argument("folder", help="output folder of a run")
     refilter.add_argument("--output", "-o", required=True, help="json file for the kept pairs")
     refilter.add_argument("--threshold", type=finite_float)
@@ -70,26 +72,35 @@ def add_parser(commands: Any) -> None:
 
 
 def _execute_run(options: argparse.Namespace) -> int:
-    from lavis_lite.capfilt.run import finish_run, start_run
+    from lavis_lite.capfilt.stop import leave_on_signals
+
+    with leave_on_signals():
+        from lavis_lite.capfilt.summary import failure_lines, status_lines
+        from lavis_lite.common.logging import setup_logging
+
+        setup_logging()
+        folder, failed = _run_on_ray(options) if options.ray else _run_here(options)
+        for line in [*status_lines(folder), *failure_lines(folder, failed)]:
+            print(line)
+    return 1 if failed else 0
+
+
+def _run_here(options: argparse.Namespace) -> tuple[Path, list[str]]:
+    """Do the units that no other process does; return the output folder and the units that failed."""
+    from lavis_lite.capfilt.run import run_and_finish, start_run
     from lavis_lite.capfilt.work import run_units
-    from lavis_lite.common.logging import setup_logging
     from lavis_lite.common.progress import Progress
 
-    setup_logging()
-    if options.ray:
-        output, units, failed = _run_on_ray(options)
-    else:
-        given, models, settings = _prepare(options)
-        output, units = start_run(given, models, settings, options.output), given.units
-        worker, workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        with Progress(len(units), "capfilt") as progress:
-            first = worker * len(units) // max(1, workers)
-            failed = run_units(given, models, settings, output, progress, first)
-    finish_run(output, units)
-    _print_status(output.folder)
-    for name in failed:
-        print(f"{name}: could not be done: {(output.folder / 'failed' / f'{name}.txt').read_text().strip()}")
-    return 1 if failed else 0
+    given, models, settings = _prepare(options)
+    output = start_run(given, models, settings, options.output, options.verify)
+    worker, workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    first = worker * len(given.units) // max(1, workers)
+    with Progress(len(given.units), "capfilt") as progress:
+
+        def run() -> list[str]:
+            return run_units(given, models, settings, output, progress, first)
+
+        return output.folder, run_and_finish(run, output, given.units)
 
 
 def _prepare(options: argparse.Namespace) -> tuple[Any, Any, Any]:
@@ -116,20 +127,24 @@ def _prepare(options: argparse.Namespace) -> tuple[Any, Any, Any]:
     return given, build_models(captioner, eyes, settings, device), settings
 
 
-def _run_on_ray(options: argparse.Namespace) -> tuple[Any, Sequence[Any], list[str]]:
+def _run_on_ray(options: argparse.Namespace) -> tuple[Path, list[str]]:
+    """Have all units done by actors; return the output folder and the units that failed."""
     import importlib.util
 
     from lavis_lite.capfilt.on_ray import run_on_ray
-    from lavis_lite.capfilt.run import start_run
+    from lavis_lite.capfilt.run import run_and_finish, start_run
     from lavis_lite.common.schema import ConfigError
 
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("--ray needs Ray: pip install lavis-lite[ray].")
     given, models, settings = _prepare(options)
-    output = start_run(given, models, settings, options.output)
+    output = start_run(given, models, settings, options.output, options.verify)
     arguments = {"options": {k: v for k, v in vars(options).items() if k != "execute"}}
-    failed = run_on_ray(_ray_worker, arguments, len(given.units), options.ray, options.ray_gpus)
-    return output, given.units, failed
+
+    def run() -> list[str]:
+        return run_on_ray(_ray_worker, arguments, len(given.units), options.ray, options.ray_gpus)
+
+    return output.folder, run_and_finish(run, output, given.units)
 
 
 def _ray_worker(options: dict[str, Any]) -> Any:
@@ -141,7 +156,7 @@ def _ray_worker(options: dict[str, Any]) -> Any:
 
     chosen = argparse.Namespace(**options)
     given, models, settings = _prepare(chosen)
-    output = start_run(given, models, settings, chosen.output)
+    output = start_run(given, models, settings, chosen.output, chosen.verify)
 
     def do_unit(number: int) -> list[str]:
         own = Input([given.units[number]], given.text_key)
@@ -153,23 +168,25 @@ def _ray_worker(options: dict[str, Any]) -> Any:
 
 def _input(patterns: Sequence[str], text_key: str, allow_pipe: bool, unit_size: int) -> Any:
     """Return shards, or the images of a folder that holds no shards."""
-    from lavis_lite.capfilt.inputs import from_folder, from_shards
+    from lavis_lite.capfilt.inputs import from_folder, from_shards, with_folders
     from lavis_lite.datasets.web.shards import list_shards
 
-    folder = Path(patterns[0]).expanduser()
-    if len(patterns) == 1 and folder.is_dir() and not any(folder.glob("*.tar")):
-        return from_folder(folder, unit_size)
-    return from_shards(list_shards(patterns, allow_pipe), text_key)
+    folders = [path for path in (Path(pattern).expanduser() for pattern in patterns) if path.is_dir()]
+    if len(patterns) == 1 and folders and not any(folders[0].glob("*.tar")):
+        return from_folder(folders[0], unit_size)
+    return with_folders(from_shards(list_shards(patterns, allow_pipe), text_key), folders)
 
 
 def _execute_refilter(options: argparse.Namespace) -> int:
     from dataclasses import fields
 
-    from lavis_lite.capfilt.refilter import refilter, settings_of
+    from lavis_lite.capfilt.begin import read_settings
+    from lavis_lite.capfilt.refilter import refilter
     from lavis_lite.capfilt.settings import SelectionSettings
 
     names = {field.name for field in fields(SelectionSettings)}
-    held = {key: value for key, value in settings_of(options.folder)["settings"].items() if key in names}
+    begun_with = read_settings(Path(options.folder).expanduser())["settings"]
+    held = {key: value for key, value in begun_with.items() if key in names}
     over = list(options.options)
     if options.threshold is not None:
         over.append(f"threshold={options.threshold}")
@@ -189,52 +206,39 @@ def _execute_judge(options: argparse.Namespace) -> int:
 
 
 def _execute_report(options: argparse.Namespace) -> int:
-    from lavis_lite.capfilt.refilter import settings_of
+    from lavis_lite.capfilt.begin import read_settings
+    from lavis_lite.capfilt.markers import read_markers
+    from lavis_lite.capfilt.summary import totals_of, warnings_about
     from lavis_lite.report.capfilt_report import write_capfilt_report
 
-    settings_of(options.folder)  # refuses what is no output folder
+    folder = Path(options.folder).expanduser()
+    begun_with = read_settings(folder)
+    warnings = warnings_about(totals_of(read_markers(folder).values()), begun_with)
     figures = _judged(options) if options.truth else None
-    print(write_capfilt_report(Path(options.folder).expanduser(), figures))
+    print(write_capfilt_report(folder, figures, warnings))
     return 0
 
 
 def _judged(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Return precision, recall and the like of each source of texts."""
-    from lavis_lite.capfilt.refilter import settings_of
+    from lavis_lite.capfilt.begin import read_settings
     from lavis_lite.capfilt.tables import read_rows
     from lavis_lite.datasets.shapes.judge import judge
     from lavis_lite.datasets.shapes.write_web import read_truth
 
-    settings_of(options.folder)  # refuses what is no output folder
-    tables = sorted((Path(options.folder).expanduser() / "scores").glob("*.parquet"))
+    folder = Path(options.folder).expanduser()
+    read_settings(folder)  # refuses other folders
+    tables = sorted((folder / "scores").glob("*.parquet"))
     truth = read_truth(Path(options.truth).expanduser())
     return judge([row for table in tables for row in read_rows(table)], truth)
 
 
 def _execute_status(options: argparse.Namespace) -> int:
-    from lavis_lite.capfilt.refilter import settings_of
+    from lavis_lite.capfilt.summary import status_lines
 
-    settings_of(options.folder)  # refuses what is no output folder
-    _print_status(Path(options.folder).expanduser())
+    for line in status_lines(Path(options.folder).expanduser()):
+        print(line)
     return 0
-
-
-def _print_status(folder: Path) -> None:
-    markers = [json.loads(file.read_text()) for file in sorted((folder / "done").glob("*.json"))]
-    failed = len(list((folder / "failed").glob("*.txt")))
-    sums = {key: sum(m[key] for m in markers) for key in ("samples", "kept", "filtered", "failed")}
-    print(
-        f"{len(markers)} shards done, {failed} set aside, {sum(bool(m['damage']) for m in markers)} damaged"
-    )
-    print(", ".join(f"{count} {key}" for key, count in sums.items()))
-    from lavis_lite.capfilt.timing import summary
-
-    held = folder / "settings.json"
-    units = len(json.loads(held.read_text(encoding="utf-8"))["shards"]) if held.is_file() else len(markers)
-    times = [
-        json.loads(file.read_text(encoding="utf-8")) for file in sorted((folder / "times").glob("*.json"))
-    ]
-    print(summary(times, units))
 
 
 def _settings(settings_class: type, options: Sequence[str], held: dict[str, Any] | None = None) -> Any:

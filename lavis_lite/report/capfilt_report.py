@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
-import json
+import math
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from lavis_lite.common.images import IMAGE_SUFFIXES, open_image
+from lavis_lite.common.files import FileError, read_json
+from lavis_lite.common.images import IMAGE_SUFFIXES, ImageError, open_image
 from lavis_lite.metrics.diversity import diversity
 from lavis_lite.metrics.selection import main_metric, metric_names_in
 from lavis_lite.report.charts import line_chart
@@ -23,7 +26,10 @@ PAGE_FILE = "report.html"
 EXAMPLES = 12
 SHARDS_SHOWN = 100  # of more shards, so many stand for all
 BINS = 40
+UNITS_NAMED = 100
+PICTURE_BYTES = 64 << 20
 Row = dict[str, Any]
+_MARKER_KEYS = {"samples", "kept", "filtered", "failed", "reasons", "damage"}
 
 
 @dataclass
@@ -35,19 +41,26 @@ class Example:
     texts: list[Row]
 
 
-def write_capfilt_report(folder: Path, figures: Mapping[str, Mapping[str, float]] | None = None) -> Path:
+def write_capfilt_report(
+    folder: Path,
+    figures: Mapping[str, Mapping[str, float]] | None = None,
+    warnings: Sequence[str] = (),
+) -> Path:
     """Write the page of an output folder of CapFilt into it, and return its path.
 
     Args:
         figures: how the filter did, source -> name -> value, where the truth is known.
-    """
-    from pyarrow import parquet
+        warnings: what a person should look at first.
 
-    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-    every = sorted((folder / "scores").glob("*.parquet"))
+    Raises:
+        FileError: settings.json or a table is damaged.
+    """
+    settings = read_json(folder / "settings.json")
+    markers = _read_markers(folder)
+    every = [folder / "scores" / f"{name}.parquet" for name in markers]
     count = min(SHARDS_SHOWN, len(every))
     tables = [every[place * len(every) // count] for place in range(count)]
-    rows: list[Row] = [row for table in tables for row in parquet.read_table(table).to_pylist()]
+    rows: list[Row] = [row for table in tables for row in _read_rows(table)]
     scores = _score_names(tables)
     groups = _examples(rows, settings["settings"])
     wanted = {(own[0]["shard"], own[0]["key"]) for _, samples in groups for own in samples}
@@ -57,7 +70,10 @@ def write_capfilt_report(folder: Path, figures: Mapping[str, Mapping[str, float]
         folder / PAGE_FILE,
         title=f"CapFilt: {folder.name}",
         settings=settings["settings"],
-        counts=_counts(folder),
+        counts=_counts(markers.values()),
+        reasons=_reasons(markers.values()),
+        warnings=warnings,
+        remarks=_remarks(folder, markers),
         shown=len(tables) if len(tables) < len(every) else None,
         scores=scores,
         figures=figures or {},
@@ -79,10 +95,58 @@ def _score_names(tables: Sequence[Path]) -> list[str]:
     return [column.name for column in columns if types.is_floating(column.type)]
 
 
-def _counts(folder: Path) -> list[tuple[str, str]]:
-    markers = [json.loads(file.read_text(encoding="utf-8")) for file in (folder / "done").glob("*.json")]
-    sums = [(key, sum(m[key] for m in markers)) for key in ("samples", "kept", "filtered", "failed")]
-    return [(f"samples {key}" if key != "samples" else key, f"{count:,}") for key, count in sums]
+def _read_markers(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what the markers of finished units say, without unreadable ones."""
+    markers = {}
+    for file in sorted((folder / "done").glob("*.json")):
+        try:
+            marker = read_json(file)
+        except FileError:
+            continue  # the next run repairs it
+        if isinstance(marker, dict) and marker.keys() >= _MARKER_KEYS:
+            markers[file.stem] = marker
+    return markers
+
+
+def _read_rows(table: Path) -> list[Row]:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return parquet.read_table(table).to_pylist()
+    except (ArrowException, OSError) as error:
+        raise FileError(f"{table}: cannot be read; the same run repairs it ({error}).") from error
+
+
+def _counts(markers: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    sums = Counter[str]()
+    for marker in markers:
+        sums.update({key: marker[key] for key in ("samples", "kept", "filtered", "failed")})
+    names = ("samples", "kept", "filtered", "failed")
+    return [(f"samples {key}" if key != "samples" else key, f"{sums[key]:,}") for key in names]
+
+
+def _reasons(markers: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return how many samples failed for which kind of reason, the most frequent first."""
+    counts = Counter[str]()
+    for marker in markers:
+        counts.update(marker["reasons"])
+    return [(reason, f"{count:,}") for reason, count in counts.most_common()]
+
+
+def _remarks(folder: Path, markers: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return what is said about units that were set aside, or whose input is damaged or partly unused."""
+    remarks = [
+        (file.stem, f"set aside: {file.read_text(encoding='utf-8', errors='replace').strip()}")
+        for file in sorted((folder / "failed").glob("*.txt"))
+    ]
+    for name, marker in markers.items():
+        damage = marker["damage"]
+        if damage:
+            more = f" (and {len(damage) - 1} more in done/{name}.json)" if len(damage) > 1 else ""
+            remarks.append((name, f"{damage[0]}{more}"))
+    if len(remarks) > UNITS_NAMED:
+        remarks[UNITS_NAMED:] = [("...", f"and {len(remarks) - UNITS_NAMED} more")]
+    return remarks
 
 
 def _sources(rows: Sequence[Row]) -> list[tuple[str, dict[str, str]]]:
@@ -104,7 +168,7 @@ def _sources(rows: Sequence[Row]) -> list[tuple[str, dict[str, str]]]:
 def _histogram(rows: Sequence[Row], score: str) -> Markup:
     """Draw what share of the web's and of the synthetic texts have which score."""
     by_source = {
-        source: [row[score] for row in rows if row["source"] == source and row[score] is not None]
+        source: [row[score] for row in rows if row["source"] == source and _is_number(row[score])]
         for source in ("web", "synthetic")
     }
     everything = [value for values in by_source.values() for value in values]
@@ -120,6 +184,10 @@ def _histogram(rows: Sequence[Row], score: str) -> Markup:
                 (low + (place + 0.5) * width, count / len(values)) for place, count in enumerate(counts)
             ]
     return Markup(line_chart(series, f"{score}: share of the texts", x_label=score, y_label=""))
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _examples(rows: Iterable[Row], settings: Mapping[str, Any]) -> list[tuple[str, list[list[Row]]]]:
@@ -146,7 +214,7 @@ def _examples(rows: Iterable[Row], settings: Mapping[str, Any]) -> list[tuple[st
 
 def _value(row: Row, expression: str) -> float:
     names = metric_names_in(expression)
-    if any(row.get(name) is None for name in names):
+    if not all(_is_number(row.get(name)) for name in names):
         return float("inf")
     return main_metric({name: row[name] for name in names}, expression)
 
@@ -157,14 +225,12 @@ def _spread(samples: Sequence[list[Row]]) -> list[list[Row]]:
 
 
 def _pictures(
-    folder: Path, sources: Sequence[str], wanted: set[tuple[str, str]]
+    folder: Path, sources: Mapping[str, str], wanted: set[tuple[str, str]]
 ) -> dict[tuple[str, str], Thumbnail]:
     """Return pictures from the cleaned shards, or, of samples that keep nothing, from where they came."""
     found: dict[tuple[str, str], Thumbnail] = {}
     for name in sorted({shard for shard, _ in wanted}):
-        own = [folder / "shards" / f"{name}.tar"]
-        own += [Path(source) for source in sources if Path(source).name.removesuffix(".tar") == name]
-        for path in own:
+        for path in (folder / "shards" / f"{name}.tar", Path(sources.get(name, ""))):
             missing = {key for shard, key in wanted if shard == name and (name, key) not in found}
             if missing and path.is_file():
                 found |= {(name, key): picture for key, picture in _pictures_of(path, missing)}
@@ -176,8 +242,11 @@ def _pictures_of(path: Path, keys: set[str]) -> Iterator[tuple[str, Thumbnail]]:
         with tarfile.open(path) as tar:
             for member in tar:
                 key, dot, suffix = member.name.partition(".")
-                if key in keys and member.isfile() and f"{dot}{suffix.lower()}" in IMAGE_SUFFIXES:
-                    content = tar.extractfile(member).read()
-                    yield key, shrink(open_image(io.BytesIO(content), name=member.name))
-    except (tarfile.TarError, OSError, ValueError):
+                if key not in keys or f"{dot}{suffix.lower()}" not in IMAGE_SUFFIXES:
+                    continue
+                file = tar.extractfile(member) if member.size <= PICTURE_BYTES else None
+                if file is not None:
+                    with suppress(ImageError):  # the row beside it says why
+                        yield key, shrink(open_image(io.BytesIO(file.read()), name=member.name))
+    except (tarfile.TarError, EOFError, OSError, ValueError):
         return  # a damaged shard has been named where it was read

@@ -64,6 +64,53 @@ def test_texts_reach_the_page_escaped(page):
     assert "&lt;script&gt;" in text
 
 
+def cleaned(crawl: Path, output: Path, values: dict[str, float]) -> Path:
+    """Clean a crawl by a column of numbers; return the output folder."""
+    table = Table.from_pylist([{"key": key, "own": value} for key, value in values.items()])
+    parquet.write_table(table, output.parent / "own.parquet")
+    column = {"file": str(output.parent / "own.parquet"), "column": "own"}
+    settings = CapFiltSettings(captions_per_image=0, rule="own", scorers={"column": column})
+    models = build_models(None, lambda image: None, settings, torch.device("cpu"))
+    with Progress(1, "capfilt", enabled=False) as progress:
+        return run_capfilt(from_shards(list_shards([str(crawl)])), models, settings, output, progress)[
+            0
+        ].folder
+
+
+def test_the_page_names_what_failed_was_set_aside_or_is_damaged(tmp_path):
+    samples = [{"key": f"{n}", "jpg": jpeg(n), "txt": b"a text"} for n in range(2)]
+    crawl = tmp_path / "crawl"
+    write_tar(crawl / "a.tar", [*samples, {"key": "2", "jpg": b"<html>", "txt": b"a text"}])
+    (crawl / "login.tar").write_bytes(b"<html>please sign in</html>")
+    write_tar(crawl / "cut.tar", samples * 3)
+    (crawl / "cut.tar").write_bytes((crawl / "cut.tar").read_bytes()[:5000])
+    folder = cleaned(crawl, tmp_path / "out", {"0": 0.9, "1": 0.9})
+    text = write_capfilt_report(folder, warnings=["look <here> first"]).read_text(encoding="utf-8")
+    assert "look &lt;here&gt; first" in text and "unreadable image" in text
+    assert re.search(r"<td>login</td><td>set aside: .*login\.tar", text)
+    assert str(crawl / "cut.tar") in text
+
+
+def test_a_score_that_is_no_number_and_a_bad_picture_do_not_end_the_page(tmp_path):
+    samples = [{"key": f"{n}", "jpg": jpeg(n), "txt": f"text {n}".encode()} for n in range(3)]
+    write_tar(tmp_path / "crawl" / "a.tar", samples)
+    values = {"0": float("nan"), "1": 0.1, "2": float("inf")}
+    folder = cleaned(tmp_path / "crawl", tmp_path / "out", values)
+    bad = {"key": "0", "jpg": jpeg(0)[:100], "txt": b"text 0"}
+    write_tar(tmp_path / "crawl" / "a.tar", [bad, *samples[1:]])
+    (folder / "done" / "broken.json").write_text("{")
+    text = write_capfilt_report(folder).read_text(encoding="utf-8")
+    assert text.count("data:image/jpeg;base64,") >= 2 and "own not scored" in text
+
+
+def test_pictures_of_shards_of_equal_names_are_not_mixed_up(tmp_path):
+    for number, name in enumerate(("x", "y")):
+        write_tar(tmp_path / name / "a.tar", [{"key": "0", "jpg": jpeg(200 * number), "txt": b"dropped"}])
+    folder = cleaned(tmp_path / "{x,y}" / "a.tar", tmp_path / "out", {"0": 0.1})
+    pictures = re.findall(r"data:image/jpeg;base64,[^\"]+", write_capfilt_report(folder).read_text())
+    assert len(set(pictures)) == 2
+
+
 @pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
 def test_a_browser_shows_the_page(page, tmp_path):
     """Titles, pictures and charts as a person finds them; the nasty text has changed nothing."""

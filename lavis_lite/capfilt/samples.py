@@ -1,0 +1,159 @@
+"""A sample of a crawl: the bytes of its image, its texts, and why it cannot be used, where it cannot."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lavis_lite.capfilt.select import Candidate
+from lavis_lite.common.files import first_line
+
+# The longer marks first: that of UTF-32 begins with that of UTF-16.
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+# Levels of nesting that every later reader may need on its own stack.
+_SPARE_LEVELS = 100
+
+
+class SampleError(ValueError):
+    """A sample that cannot be used: "KIND: DETAIL"; samples are counted by kind."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample on its way through.
+
+    Attributes:
+        key: its name in the shard.
+        members: the bytes of its image and whatever else it holds, by suffix.
+        about: its json.
+        candidates: its texts; none where it failed.
+        failure: why it could not be used, as "KIND: DETAIL"; empty where it could.
+    """
+
+    key: str
+    members: Mapping[str, bytes]
+    about: Mapping[str, Any]
+    candidates: Sequence[Candidate] = ()
+    failure: str = ""
+
+    @property
+    def kept(self) -> list[Candidate]:
+        """The texts that it keeps."""
+        return [candidate for candidate in self.candidates if candidate.kept]
+
+    @property
+    def failure_kind(self) -> str:
+        """The part of `failure` that other samples may share."""
+        return self.failure.partition(": ")[0]
+
+
+def parse_json(content: bytes) -> dict[str, Any]:
+    """Return what the json of a sample holds; an empty one holds nothing.
+
+    Raises:
+        SampleError: not valid JSON, nested too deeply, with one key twice, or no object.
+    """
+    if not content.strip():
+        return {}
+    try:
+        about = json.loads(content, object_pairs_hook=_each_key_once)
+        nested = about
+        for _ in range(_SPARE_LEVELS):
+            nested = [nested]
+        json.dumps(nested)
+    except RecursionError:
+        raise SampleError("invalid json: nested too deeply") from None
+    except ValueError as error:
+        raise SampleError(f"invalid json: {first_line(error)}") from error
+    if not isinstance(about, dict):
+        raise SampleError(f"invalid json: expected an object, found {type(about).__name__}")
+    return about
+
+
+def _each_key_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+    return content
+
+
+def decode_text(content: bytes) -> str:
+    """Return the text of a file: UTF-8, or UTF-16 and UTF-32 with a byte order mark.
+
+    Raises:
+        SampleError: anything else. Other encodings cannot be told apart, and a guess could change the text.
+    """
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise SampleError(
+            f"text is not {encoding.upper().removesuffix('-SIG')}: byte 0x{content[error.start]:02x} at "
+            f"position {error.start}; save the file as UTF-8"
+        ) from error
+    if "\0" in text:
+        raise SampleError("text is not UTF-8: it has zero bytes; save the file as UTF-8")
+    return text
+
+
+def texts_of(sample: Sample, text_key: str) -> list[str]:
+    """Return the web's texts of a sample, without empty ones; a run of white space becomes one space.
+
+    Args:
+        text_key: "txt", or the field of the json that holds a text or a list of texts. A field that is
+            missing, null or NaN holds none.
+
+    Raises:
+        SampleError: something other than text, or text that no file can hold.
+    """
+    if text_key == "txt":
+        values: Any = [decode_text(sample.members.get("txt", b""))]
+    else:
+        values = sample.about.get(text_key)
+        values = values if isinstance(values, list) else [values]
+    texts = []
+    for value in values:
+        if value is None or value != value:
+            continue
+        if not isinstance(value, str):
+            raise SampleError(f"unusable text: {text_key!r} holds {type(value).__name__}, not text")
+        texts.append(" ".join(whole(value, f"unusable text: {text_key!r}").split()))
+    return [text for text in texts if text]
+
+
+def whole(text: str, what: str) -> str:
+    """Return `text`.
+
+    Raises:
+        SampleError: it has half of a surrogate pair, which UTF-8 cannot express.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SampleError(
+            f"{what} has half of a surrogate pair ({text[error.start]!a}) at position {error.start}"
+        ) from error
+    return text
+
+
+def opted_out(about: Mapping[str, Any], keys: Sequence[str]) -> bool:
+    """Return whether one of the fields `keys` is true or says "noai", "noimageai" or "noindex"."""
+    for key in keys:
+        value = about.get(key)
+        if isinstance(value, str) and value.lower() not in ("", "false", "no", "0"):
+            words = ("noai", "noindex", "noimageai", "true", "yes", "1")
+            if any(word in value.lower() for word in words):
+                return True
+        elif not isinstance(value, str) and value and value == value:  # NaN says nothing
+            return True
+    return False
