@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from lavis_lite.commands.user_code import add_code_arguments, import_user_code
+
 # Modules of lavis_lite.commands that add a parser of their own; light to import.
 COMMANDS = ("models", "convert", "search", "datasets", "download", "shards", "capfilt", "bootstrap")
 
@@ -58,15 +60,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="settings over the run file",
     )
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        nargs="+",
-        default=[],
-        action="extend",
-        metavar="MODULE",
-        help="your own modules: dotted names or .py files",
-    )
+    add_code_arguments(parser)
 
 
 def _add_caption_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +81,7 @@ def _add_caption_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sample", action="store_true", help="nucleus sampling in place of beam search")
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--seed", type=int)
+    add_code_arguments(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -123,7 +118,11 @@ def _launch(options: argparse.Namespace) -> int:
 
     try:
         folder = launch(
-            options.cfg_path, options.options, options.imports, evaluate_only=options.command == "evaluate"
+            options.cfg_path,
+            options.options,
+            options.imports,
+            evaluate_only=options.command == "evaluate",
+            trust_imports=options.trust_imports,
         )
     except StoppedError as stopped:
         print(f"{stopped}; the state is saved and the same command goes on.", file=sys.stderr)
@@ -140,6 +139,7 @@ def _caption(options: argparse.Namespace) -> int:
     from lavis_lite.common.logging import setup_logging
 
     setup_logging()
+    import_user_code(options, options.checkpoint)
     given = {
         "prompt": options.prompt,
         "num_beams": options.num_beams,

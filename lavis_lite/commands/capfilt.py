@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis_lite.commands.user_code import add_code_arguments, import_user_code
+
 MODEL_HELP = "run folder, weights file, URL or hub name"
 
 
@@ -38,6 +40,7 @@ def add_parser(commands: Any) -> None:
     run.add_argument("--device", default="auto")
     run.add_argument("--ray", type=int, metavar="WORKERS", help="hand the work to so many Ray actors")
     run.add_argument("--ray-gpus", type=float, default=0.0, metavar="N", help="GPUs of each actor")
+    add_code_arguments(run)
     run.set_defaults(execute=_execute_run)
     refilter = kinds.add_parser("refilter", help="decide anew from the scores", allow_abbrev=False)
     refilter.add_argument("folder", help="output folder of a run")
@@ -97,6 +100,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Any, Any, Any]:
         chosen = {"model": options.filter_name, "model_type": options.filter_type}
         chosen |= {"checkpoint": options.filter} if options.filter else {}
         settings.scorers["blip"] = {**chosen, **(settings.scorers["blip"] or {})}
+    import_user_code(options, options.captioner, (settings.scorers.get("blip") or {}).get("checkpoint"))
     settings = with_threshold(settings)
     given = _input(options.shards, options.text_key, options.allow_pipe, settings.shard_size)
     device = distributed.pick_device(options.device)

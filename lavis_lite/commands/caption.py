@@ -49,8 +49,7 @@ def caption_files(
 
     files = find_images(paths)
     if checkpoint and (run := RunFolder.at(checkpoint)) is not None:
-        name = run.config()["model"]["arch"]
-        model_type = run.config()["model"].get("model_type")
+        name, model_type = run.arch()
     picked = distributed.pick_device(device)
     model, vis_processors, _ = load_model_and_preprocess(
         name, model_type, is_eval=True, device=picked, checkpoint=checkpoint or None

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis_lite.commands.user_code import add_code_arguments, import_user_code
+
 
 def add_parser(commands: Any) -> None:
     """Add ``lavis-lite search``."""
@@ -34,6 +36,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--num-workers", type=int, default=2)
     parser.add_argument("--device", default="auto")
+    add_code_arguments(parser)
     parser.set_defaults(execute=_execute)
 
 
@@ -42,6 +45,7 @@ def _execute(options: argparse.Namespace) -> int:
 
     if (options.query is None) == (options.like is None) and not (options.images and not options.query):
         raise ConfigError("say what to look for: a text, or --like IMAGE (one of the two).")
+    import_user_code(options, options.checkpoint)
     index = open_index(
         options.index,
         options.images,
@@ -99,8 +103,7 @@ def open_index(
 
     setup_logging()
     if checkpoint and (run := RunFolder.at(checkpoint)) is not None:
-        name = run.config()["model"]["arch"]
-        model_type = run.config()["model"].get("model_type")
+        name, model_type = run.arch()
     model, vis_processors, _ = load_model_and_preprocess(
         name, model_type, is_eval=True, device=distributed.pick_device(device), checkpoint=checkpoint or None
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lavis_lite.common.config import import_modules, model_defaults, with_shared_settings
+from lavis_lite.common.config import model_defaults, with_shared_settings
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.models.adapters.addresses import load_address
@@ -23,6 +23,7 @@ def load_model(
     is_eval: bool = False,
     device: str | torch.device = "cpu",
     checkpoint: str | Path | None = None,
+    trust_imports: bool = False,
     **overrides: Any,
 ) -> BaseModel:
     """Return the model called `name` of type `model_type`, with its published weights.
@@ -32,18 +33,21 @@ def load_model(
         checkpoint: a weights file, a URL, a hub name, or the folder of a run or of transformers. A
             folder brings its own model settings and tokenizer along, that of a run generation
             settings too.
+        trust_imports: import the modules that the config of a run folder names, which runs their code.
+            Without it, they must have been imported before.
         overrides: any key of the model's config: ``vit_type={...}, tokenizer="dir"``.
 
     Raises:
         UnknownNameError: no such model or type; the message names the nearest.
-        ConfigError: an override that is not a key of the model, or has the wrong type.
+        ConfigError: an override that is not a key of the model, or has the wrong type; or a run folder
+            whose own modules are neither imported nor trusted.
         CheckpointError: the weights do not fit.
 
     Example:
         >>> load_model("blip_caption", "tiny").show_n_params()
         '...'
     """
-    model, _ = _build(name, model_type, checkpoint, overrides)
+    model, _ = _build(name, model_type, checkpoint, trust_imports, overrides)
     return model.eval().to(device) if is_eval else model.to(device)
 
 
@@ -67,6 +71,7 @@ def load_model_and_preprocess(
     is_eval: bool = False,
     device: str | torch.device = "cpu",
     checkpoint: str | Path | None = None,
+    trust_imports: bool = False,
     **overrides: Any,
 ) -> tuple[BaseModel, Processors, Processors]:
     """Return the model, its image processors and its text processors ({"train", "eval"} each).
@@ -78,19 +83,23 @@ def load_model_and_preprocess(
         >>> sorted(vis_processors)
         ['eval', 'train']
     """
-    model, config = _build(name, model_type, checkpoint, overrides)
+    model, config = _build(name, model_type, checkpoint, trust_imports, overrides)
     vis_processors, text_processors = load_preprocess(config.get("preprocess") or {})
     model = model.eval().to(device) if is_eval else model.to(device)
     return model, vis_processors, text_processors
 
 
 def _build(
-    name: str, model_type: str, checkpoint: str | Path | None, overrides: Mapping[str, Any]
+    name: str,
+    model_type: str,
+    checkpoint: str | Path | None,
+    trust_imports: bool,
+    overrides: Mapping[str, Any],
 ) -> tuple[BaseModel, dict[str, Any]]:
     """Return the model and the config (sections ``model`` and ``preprocess``) it was built from."""
     run = RunFolder.at(checkpoint) if checkpoint is not None else None
     if run is not None:
-        import_modules(run.imports())
+        run.import_modules(trust_imports)
     model_class = registry.get_model_class(name)
     config = model_defaults(model_class, model_type)
     if checkpoint is None:
