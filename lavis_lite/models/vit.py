@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -133,6 +134,14 @@ def _initialise(vision: BlipVisionTransformer) -> None:
     angles = [places.flatten()[:, None] * frequencies for places in (columns, rows)]
     waves = torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
     vision.pos_embed[:, 1:, : waves.shape[1]] = 0.5 * waves  # (1, patches, width)
+
+
+def is_square_grid(position_embedding: Tensor) -> bool:
+    """Return whether a tensor is (1, 1 + n * n, width), as position embeddings are."""
+    shape = position_embedding.shape
+    return (
+        len(shape) == 3 and shape[0] == 1 and shape[1] > 1 and math.isqrt(shape[1] - 1) ** 2 == shape[1] - 1
+    )
 
 
 def resize_position_embedding(position_embedding: Tensor, tokens: int) -> Tensor:

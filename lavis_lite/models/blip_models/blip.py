@@ -26,6 +26,7 @@ from lavis_lite.models.vit import (
     NAMED_SIZES,
     BlipVisionTransformer,
     VisionSizes,
+    is_square_grid,
     resize_position_embedding,
 )
 
@@ -155,7 +156,7 @@ class BlipBase(BaseModel):
         """
         state_dict = dict(state_dict)
         for key in ("visual_encoder.pos_embed", "visual_encoder_m.pos_embed"):
-            if key in state_dict:
+            if key in state_dict and is_square_grid(state_dict[key]):
                 state_dict[key] = resize_position_embedding(
                     state_dict[key], tokens=self.visual_encoder.pos_embed.shape[1]
                 )
