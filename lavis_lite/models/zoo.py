@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 
+from lavis_lite.common.checkpoint import CheckpointError
 from lavis_lite.common.config import model_defaults, with_shared_settings
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_folder import RunFolder
-from lavis_lite.models.adapters.addresses import load_address
+from lavis_lite.models.adapters.addresses import Weights, load_address
 from lavis_lite.models.base_model import BaseModel
 
 Processors = dict[str, Any]
+SIZE_MARGIN = 200_000_000  # numbers; a model that large can be built whatever its weights are
 
 
 def load_model(
@@ -110,9 +112,27 @@ def _build(
     weights = load_address(checkpoint if run is None else run.weights())
     settings = {**config["model"], **weights.settings, **overrides}
     settings.update(load_finetuned=False, load_pretrained=False)
+    if (run is not None or weights.settings) and model_class.__module__.startswith("lavis_lite."):
+        _refuse_sizes_beyond(weights, model_class, settings)
     model = model_class.from_config(settings)
     model.take(weights)
     return model, with_shared_settings({**config, "model": settings})
+
+
+def _refuse_sizes_beyond(weights: Weights, model_class: type[BaseModel], settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a model far larger than its weights, before memory is taken for it.
+
+    Raises:
+        CheckpointError: the settings, which may come from a folder of somebody else, are of another size.
+    """
+    with torch.device("meta"):
+        needed = sum(tensor.numel() for tensor in model_class.from_config(settings).state_dict().values())
+    held = sum(tensor.numel() for tensor in weights.checkpoint["model"].values())
+    if needed > SIZE_MARGIN + 4 * held:  # momentum copies and heads may come on top
+        raise CheckpointError(
+            f"{weights.source}: holds {held:,} numbers, but the settings beside it describe a model of "
+            f"{needed:,}."
+        )
 
 
 class ModelZoo:

@@ -169,6 +169,13 @@ def test_weights_of_another_architecture_are_called_by_its_name_first(arch, held
         load_model(arch, "tiny", checkpoint=tmp_path / "weights.pth")
 
 
+def test_layers_that_the_model_lacks_are_not_dropped(captioner, tmp_path):
+    layer = {key.replace("layer.0.", "layer.9."): t for key, t in captioner.items() if ".layer.0." in key}
+    torch.save({**captioner, **layer}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"keys unexpected: text_decoder\.bert\.encoder\.layer\.9"):
+        load_model("blip_caption", "tiny", checkpoint=tmp_path / "weights.pth")
+
+
 def test_a_run_s_checkpoint_says_itself_what_it_is(tmp_path):
     content = {"model": {"layer.weight": torch.ones(1)}, "config": {"model": {"arch": "my_model"}}}
     torch.save(content, tmp_path / "weights.pth")

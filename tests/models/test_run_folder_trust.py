@@ -19,6 +19,7 @@ from lavis_lite.capfilt.scorers import load_model as load_capfilt_model
 from lavis_lite.commands.caption import caption_files
 from lavis_lite.commands.convert import convert
 from lavis_lite.commands.search import open_index
+from lavis_lite.common.checkpoint import CheckpointError
 from lavis_lite.common.config import load_config
 from lavis_lite.common.registry import registry
 from lavis_lite.common.schema import ConfigError
@@ -209,6 +210,23 @@ def test_a_weights_address_in_the_config_is_not_fetched(stranger):
         [], finetuned="http://127.0.0.1:9/weights.pth", pretrained="http://127.0.0.1:9/weights.pth"
     )
     load_model("blip_caption", "tiny", checkpoint=stranger.folder)
+
+
+IMPOSSIBLE = {
+    "width": {"vit_type": {"embed_dim": 10**9, "depth": 2, "num_heads": 4, "patch_size": 16}},
+    "depth": {"vit_type": {"embed_dim": 32, "depth": 10**9, "num_heads": 4, "patch_size": 16}},
+    "zero": {"vit_type": {"embed_dim": 32, "depth": 2, "num_heads": 0, "patch_size": 16}},
+    "image": {"image_size": 10**6},
+    "text": {"med_config": {"hidden_size": 65536, "num_hidden_layers": 1000, "num_attention_heads": 4}},
+    "positions": {"med_config": {**TINY_SIZES["med_config"], "max_position_embeddings": 10**12}},
+}
+
+
+@pytest.mark.parametrize("size", IMPOSSIBLE)
+def test_sizes_in_the_config_take_no_memory_that_the_weights_do_not_need(stranger, size):
+    stranger.write([], **IMPOSSIBLE[size])
+    with pytest.raises((ConfigError, CheckpointError), match=r"must be from|describe a model of"):
+        load_model("blip_caption", "tiny", checkpoint=stranger.folder)
 
 
 def test_the_command_line_runs_it_with_a_flag_and_not_without(stranger):

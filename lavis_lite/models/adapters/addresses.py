@@ -108,11 +108,11 @@ def _locate(address: str | Path, retries: int) -> Path:
     except AddressError:  # not a path, and nothing that `fetch` does not name better
         return fetch(address, retries=retries)
     except RuntimeError as error:
-        raise CheckpointError(f"No weights. {address}: {error}") from error
+        raise FileNotFoundError(f"{address}: {error}") from error
     if path.is_dir() and not is_transformers_folder(path):
         raise CheckpointError(f"{address}: this folder {_folder_kind(path)}.")
     if not path.exists():
-        raise CheckpointError(f"No weights. {missing_path(path)}")
+        raise FileNotFoundError(missing_path(path))
     return path
 
 
