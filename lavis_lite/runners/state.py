@@ -97,12 +97,12 @@ def check_resumable(content: Mapping[str, Any]) -> None:
             raise CheckpointError("is damaged: the optimizer's state is missing.")
     state = content["state"]
     for field in fields(TrainState):
-        value, default = state.get(field.name), field.default
-        optional = default is None
-        if not (isinstance(value, int | float) or (optional and value is None)):
+        value = state.get(field.name, field.default)
+        if not isinstance(value, int | float) and (value is not None or field.default is not None):
             raise CheckpointError(f"is damaged: state.{field.name} is {value!r}.")
-    if min(state["step"], state["epoch"], state["batch"]) < 0:
-        raise CheckpointError("is damaged: its step, epoch or batch is negative.")
+    for name in ("step", "epoch", "batch"):
+        if not isinstance(state.get(name), int) or state[name] < 0:
+            raise CheckpointError(f"is damaged: state.{name} is {state.get(name)!r}.")
     for rank in content["ranks"]:
         if not isinstance(rank, Mapping) or not {"rng", "bad_samples"} <= rank.keys():
             raise CheckpointError("is damaged: 'ranks' lacks the generators' states.")

@@ -128,10 +128,10 @@ def missing_path(path: Path) -> str:
     """Say that nothing is at `path`, and which existing path is the nearest."""
     nearest = _nearest_path(path)
     if nearest is not None:
-        return f"{path}: no such file or folder; did you mean {nearest}?"
+        return f"{path}: there is no such file or folder; did you mean {nearest}?"
     existing = next((parent for parent in path.parents if parent.exists()), Path())
     reason = "holds nothing of a similar name" if existing.is_dir() else "is a file"
-    return f"{path}: no such file or folder; {existing.absolute()} {reason}."
+    return f"{path}: there is no such file or folder; {existing.absolute()} {reason}."
 
 
 def _nearest_path(path: Path) -> Path | None:
