@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from lavis_lite.commands.arguments import Parser
+from lavis_lite.commands.user_code import add_code_arguments
 from lavis_lite.common.signals import StoppedError, end_with_launcher, exit_on_signals
 
 # Modules of lavis_lite.commands that add a parser of their own; light to import.
@@ -88,15 +89,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="settings over the run file",
     )
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        nargs="+",
-        default=[],
-        action="extend",
-        metavar="MODULE",
-        help="your own modules: dotted names or .py files",
-    )
+    add_code_arguments(parser)
 
 
 def _run(words: Sequence[str], command: str | None, debug: bool) -> int:
@@ -203,7 +196,11 @@ def _launch(options: argparse.Namespace) -> int:
     is_first = not launched_by_torchrun() or os.environ["RANK"] == "0"
     try:
         folder = launch(
-            options.cfg_path, options.options, options.imports, evaluate_only=options.command == "evaluate"
+            options.cfg_path,
+            options.options,
+            options.imports,
+            evaluate_only=options.command == "evaluate",
+            trust_imports=options.trust_imports,
         )
     except StoppedError as stopped:
         if is_first:

@@ -31,7 +31,7 @@ def test_own_model_data_processor_and_task_train_without_a_fork(folder):
     assert lines[0]["step"] == 2
     assert "closeness" in json.loads((folder / "my_output" / "evaluate.json").read_text())["test"]
     saved = yaml.safe_load((folder / "my_output" / "config.yaml").read_text())
-    assert saved["imports"] == ["my_parts.py"]
+    assert saved["imports"] == [str(folder / "my_parts.py")]
 
 
 def test_the_command_line_imports_too_and_saves_what_it_imported(folder):
@@ -43,7 +43,8 @@ def test_the_command_line_imports_too_and_saves_what_it_imported(folder):
     assert "Traceback" not in without.stderr
     result = run([*train_command(path), "--import", "my_parts.py"], cwd=folder)
     assert result.returncode == 0, result.stderr
-    assert yaml.safe_load((folder / "my_output" / "config.yaml").read_text())["imports"] == ["my_parts.py"]
+    saved = yaml.safe_load((folder / "my_output" / "config.yaml").read_text())
+    assert saved["imports"] == [str(folder / "my_parts.py")]
 
 
 def test_a_missing_import_is_one_message(folder):

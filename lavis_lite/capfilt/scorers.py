@@ -264,8 +264,7 @@ def load_model(name: str, model_type: str, checkpoint: str | None, device: torch
     from lavis_lite.common.run_folder import RunFolder
 
     if checkpoint and (run := RunFolder.at(checkpoint)) is not None:
-        name = run.config()["model"]["arch"]
-        model_type = run.config()["model"].get("model_type")
+        name, model_type = run.arch()
     loaded, eyes, _ = load_model_and_preprocess(
         name, model_type, is_eval=True, device=device, checkpoint=checkpoint
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from lavis_lite.commands.arguments import finite_float, non_negative_float, positive_int
 from lavis_lite.commands.pixel_limit import add_max_pixels
+from lavis_lite.commands.user_code import add_code_arguments, import_user_code
 
 MODEL_HELP = "run folder, weights file, URL or hub name"
 
@@ -48,6 +49,7 @@ def add_parser(commands: Any) -> None:
     run.add_argument(
         "--ray-gpus", type=non_negative_float, default=0.0, metavar="N", help="GPUs of each actor"
     )
+    add_code_arguments(run)
     run.set_defaults(execute=_execute_run)
     refilter = kinds.add_parser("refilter", help="apply other settings to the scores", allow_abbrev=False)
     refilter.add_argument("folder", help="output folder of a run")
@@ -116,6 +118,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Any, Any, Any]:
         chosen = {"model": options.filter_name, "model_type": options.filter_type}
         chosen |= {"checkpoint": options.filter} if options.filter else {}
         settings.scorers["blip"] = {**chosen, **(settings.scorers["blip"] or {})}
+    import_user_code(options, options.captioner, (settings.scorers.get("blip") or {}).get("checkpoint"))
     settings = with_threshold(settings)
     given = _input(options.shards, options.text_key, options.allow_pipe, settings.shard_size)
     device = distributed.pick_device(options.device)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lavis_lite.commands.arguments import non_empty, non_negative_int, positive_int, probability, seed_number
 from lavis_lite.commands.pixel_limit import add_max_pixels
+from lavis_lite.commands.user_code import add_code_arguments, import_user_code
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +51,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--seed", type=seed_number, help="of sampling; an image's captions depend on no other"
     )
+    add_code_arguments(parser)
     parser.set_defaults(execute=_execute)
 
 
@@ -59,6 +61,7 @@ def _execute(options: argparse.Namespace) -> int:
     from lavis_lite.common.logging import setup_logging
 
     setup_logging()
+    import_user_code(options, options.checkpoint)
     form = options.format or ("csv" if (options.output or "").endswith(".csv") else "json")
     files = find_images(options.paths)
     output = check_output(options.output, files) if options.output is not None else None

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from lavis_lite.commands.user_code import add_code_arguments, import_user_code
+
 
 def add_parser(commands: Any) -> None:
     """Add ``lavis-lite convert``."""
@@ -25,10 +27,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--ptr-queue", action="store_true", help="name the queue's pointer as BLIP's code does"
     )
+    add_code_arguments(parser)
     parser.set_defaults(execute=_execute)
 
 
 def _execute(options: argparse.Namespace) -> int:
+    import_user_code(options, options.checkpoint)
     written = convert(
         options.checkpoint,
         options.to,
@@ -69,9 +73,8 @@ def convert(
 
     run = RunFolder.at(checkpoint)
     if run is not None:
-        name = run.config()["model"]["arch"]
-        model_type = run.config()["model"].get("model_type")
-    if name is None or model_type is None:
+        name, model_type = run.arch()
+    elif name is None or model_type is None:
         raise ConfigError(
             f"{checkpoint} is no run folder, so name its model: --name blip_caption --type base_coco, for "
             "one; `lavis-lite models` lists them."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,14 +23,27 @@ from lavis_lite.common.schema import ConfigError
 logger = logging.getLogger(__name__)
 
 
-def launch(cfg_path: str, options: Sequence[str], imports: Sequence[str], evaluate_only: bool) -> RunFolder:
+def launch(
+    cfg_path: str,
+    options: Sequence[str],
+    imports: Sequence[str],
+    evaluate_only: bool,
+    trust_imports: bool = False,
+) -> RunFolder:
     """Run a config: train and test, or only test. Return the folder with everything that came of it.
+
+    Args:
+        cfg_path: the run file, or the config.yaml of a run folder.
+        options: settings over those of the file, as ``key=value``.
+        imports: the user's own modules.
+        evaluate_only: test and do not train.
+        trust_imports: import the modules that the config.yaml of a run folder names.
 
     Raises:
         ConfigError: anything wrong with the config, before any work.
         StoppedError: a signal asked to stop; the same command goes on.
     """
-    config = load_config(cfg_path, options, imports)
+    config = load_config(cfg_path, options, imports, trust_imports)
     evaluate_only = evaluate_only or config.run.evaluate
     task = registry.get_task_class(config.run.task)(config.run)
     task.check()
@@ -132,15 +144,16 @@ def _run_folder(config: ResolvedConfig, evaluate_only: bool) -> RunFolder:
         config.run = replace(config.run, output_dir=output_dir)
         config.sections["run"]["output_dir"] = output_dir
     folder = RunFolder(Path(output_dir).expanduser())
-    if evaluate_only or not folder.config_file.is_file() or not CheckpointStore(folder.checkpoints).steps():
+    if evaluate_only or not CheckpointStore(folder.checkpoints).steps():
         return folder
     if config.run.resume == "never":
         raise ConfigError(
             f"run.output_dir: {folder.path} already holds a run, and run.resume is never. Choose another "
             "output_dir, or set run.resume=auto to go on with that run."
         )
-    for key in ("model", "datasets"):
-        before, now = folder.config().get(key), config.sections[key]
+    previous = folder.previous_config()
+    for key in ("model", "datasets") if previous is not None else ():
+        before, now = previous[key], config.sections[key]
         if before != now:
             raise ConfigError(
                 f"run.output_dir: {folder.path} holds a run with another {key} section "
@@ -169,9 +182,9 @@ def _difference(before: Any, now: Any, path: str) -> str:
 
 def print_table(folder: RunFolder) -> None:
     """Print the metrics of a run's test splits."""
-    if not folder.evaluate_file.is_file():
+    metrics = folder.metrics()
+    if metrics is None:
         return
-    metrics = json.loads(folder.evaluate_file.read_text(encoding="utf-8"))
     names = list(dict.fromkeys(name for values in metrics.values() for name in values))
     numbers = [name for name in names if any(isinstance(v.get(name), int | float) for v in metrics.values())]
     width = max([len(name) for name in numbers], default=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,23 +11,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def model_of(checkpoint: str, name: str, model_type: str) -> tuple[str, str]:
-    """Return name and type of the model of `checkpoint`: a run folder says them itself, in their place.
+def model_of(checkpoint: str, name: str, model_type: str) -> tuple[str, str | None]:
+    """Return name and type of the model of `checkpoint`: a run folder names its own.
 
     Raises:
-        ConfigError: the run folder's config does not say which model it is.
+        ConfigError: the run folder's config is damaged, or names modules that are neither imported nor trusted.
     """
     from lavis_lite.common.run_folder import RunFolder
-    from lavis_lite.common.schema import ConfigError
 
     run = RunFolder.at(checkpoint) if checkpoint else None
     if run is None:
         return name, model_type
-    config = run.config()
-    model = config.get("model") if isinstance(config, Mapping) else None
-    if not isinstance(model, Mapping) or not isinstance(model.get("arch"), str):
-        raise ConfigError(f"{run.config_file}: does not say which model this run trained (model.arch).")
-    return model["arch"], model.get("model_type")
+    run.import_modules()
+    return run.arch()
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lavis_lite.commands.arguments import non_empty, non_negative_int, positive_int
 from lavis_lite.commands.pixel_limit import add_max_pixels
+from lavis_lite.commands.user_code import add_code_arguments, import_user_code
 
 if TYPE_CHECKING:
     from lavis_lite.models.search import ImageIndex
@@ -54,6 +55,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--num-workers", type=non_negative_int, default=2)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     add_max_pixels(parser)
+    add_code_arguments(parser)
     parser.set_defaults(execute=_execute)
 
 
@@ -64,6 +66,7 @@ def _execute(options: argparse.Namespace) -> int:
     if (options.query is None) == (options.like is None) and not (options.images and not options.query):
         raise ConfigError("say what to look for: a text, or --like IMAGE (one of the two).")
     like = None if options.like is None else open_image(Path(options.like).expanduser())
+    import_user_code(options, options.checkpoint)
     index = open_index(
         options.index,
         options.images,

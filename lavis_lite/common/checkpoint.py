@@ -1,152 +1,29 @@
-"""Checkpoints that survive: written aside and renamed, checked before use, loaded strictly."""
+"""Checkpoints that survive: the files of a run, and what is read from anybody's."""
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
-import zipfile
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from lavis_lite.common.files import atomic_writer, first_line
+from lavis_lite.common import distributed
+from lavis_lite.common.checkpoint_file import CheckpointError as CheckpointError
+from lavis_lite.common.checkpoint_file import load_file as load_file
+from lavis_lite.common.checkpoint_file import save_atomically as save_atomically
+from lavis_lite.common.weights import load_strictly as load_strictly
+from lavis_lite.common.weights import load_weights as load_weights
 
 logger = logging.getLogger(__name__)
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit; the message says which and why."""
-
-
-def save_atomically(content: Mapping[str, Any], path: Path) -> None:
-    """Write `content` so that `path` holds either all of it or what it held before, whatever happens."""
-    with atomic_writer(path) as file:
-        torch.save(content, file)
-
-
-def load_file(path: str | Path, map_location: str = "cpu") -> Any:
-    """Return what a checkpoint file holds: ``.safetensors``, or a pickle of plain values and tensors.
-
-    Raises:
-        CheckpointError: no such file, damaged, or a pickle that would run code.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file.")
-    if path.suffix == ".safetensors":
-        return _load_safetensors(path)
-    _refuse_damaged_zip(path)
-    try:
-        return torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: the file asks for more than tensors and plain values ({first_line(error)}); loading it "
-            "could run somebody's code, so it is refused. If you trust it, load it yourself and save "
-            'its weights again with torch.save({"model": state_dict}, path).'
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({first_line(error)}).") from error
-
-
-def _load_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file as load_safetensors
-
-    try:
-        return load_safetensors(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: cannot be read as safetensors ({first_line(error)}).") from error
-
-
-def _refuse_damaged_zip(path: Path) -> None:
-    """Check the CRC of every member: torch itself does not, and would load flipped bits."""
-    if not zipfile.is_zipfile(path):
-        return  # the old format has no checks to make
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise CheckpointError(f"{path}: the file is damaged ({first_line(error)}).") from error
-    if damaged is not None:
-        raise CheckpointError(f"{path}: the file is damaged (member {damaged}).")
-
-
-def load_weights(url_or_filename: str | Path) -> dict[str, Any]:
-    """Return a checkpoint as ``{"model": state_dict, ...}``; a bare state dict is wrapped.
-
-    Raises:
-        CheckpointError: it cannot be read, or holds no weights.
-    """
-    from lavis_lite.common.storage import fetch
-
-    try:
-        content = load_file(fetch(str(url_or_filename)))
-    except OSError as error:
-        raise CheckpointError(f"no weights at {url_or_filename}: {error}") from error
-    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
-        return dict(content)
-    if isinstance(content, Mapping) and content and all(isinstance(v, Tensor) for v in content.values()):
-        return {"model": content}
-    raise CheckpointError(
-        f"{url_or_filename}: holds no weights; expected a state dict, or one under 'model'."
-    )
-
-
-def load_strictly(
-    module: nn.Module,
-    state_dict: Mapping[str, Tensor],
-    source: str,
-    unneeded: Iterable[str] = (),
-    fresh: Iterable[str] = (),
-) -> None:
-    """Load `state_dict` into `module`, every key accounted for.
-
-    Args:
-        unneeded: beginnings of keys that the file may hold although the module has no such part.
-        fresh: beginnings of keys that the file may lack: these weights stay as they are.
-
-    Raises:
-        CheckpointError: missing, unexpected or mis-shaped keys, all named.
-    """
-    own = module.state_dict()
-    # A buffer that holds no knowledge may be missing (position_ids is, in newer files).
-    derived = {key for key in own if key.endswith("position_ids")}
-    missing = sorted(own.keys() - state_dict.keys() - derived)
-    started_fresh = [key for key in missing if key.startswith(tuple(fresh))]
-    missing = [key for key in missing if key not in started_fresh]
-    unexpected = sorted(key for key in state_dict.keys() - own.keys() if not key.startswith(tuple(unneeded)))
-    shapes = [
-        f"{key} {tuple(state_dict[key].shape)}, needed {tuple(own[key].shape)}"
-        for key in sorted(own.keys() & state_dict.keys())
-        if state_dict[key].shape != own[key].shape
-    ]
-    complaints = [
-        _complaint("missing", missing),
-        _complaint("unexpected", unexpected),
-        _complaint("of another shape", shapes),
-    ]
-    if any(complaints):
-        raise CheckpointError(
-            f"{source}: the weights do not fit {type(module).__name__}. " + " ".join(filter(None, complaints))
-        )
-    module.load_state_dict({key: state_dict[key] for key in own if key in state_dict}, strict=False)
-    if started_fresh:
-        logger.info("%s: %s", source, _complaint("are not there and start anew", started_fresh))
-
-
-def _complaint(what: str, keys: list[str], shown: int = 8) -> str:
-    if not keys:
-        return ""
-    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
-    return f"{len(keys)} keys {what}: {', '.join(keys[:shown])}{more}."
-
-
 class CheckpointStore:
     """The checkpoints of a run: the newest few to resume from, and the best.
+
+    One that turns out to be damaged is renamed to ``NAME.damaged``: it is not lost, and it does not
+    count.
 
     Args:
         folder: where they lie.
@@ -163,7 +40,7 @@ class CheckpointStore:
         """Write the state after optimizer step `step`; older ones beyond `keep` go once it is safe."""
         path = self.folder / f"checkpoint_{step:08d}.pth"
         save_atomically(content, path)
-        self._clean()
+        self._clean(path)
         return path
 
     def save_best(self, content: Mapping[str, Any]) -> Path:
@@ -179,21 +56,70 @@ class CheckpointStore:
 
     def steps(self) -> list[Path]:
         """Return the resumable checkpoints, newest first."""
-        return sorted(self.folder.glob("checkpoint_[0-9]*.pth"), reverse=True)
+        files = [path for path in self.folder.glob("checkpoint_*.pth") if _step(path) is not None]
+        return sorted(files, key=_step, reverse=True)
 
-    def load_newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """Return the newest checkpoint that is whole, with its path; say so of each that is not."""
+    def load_newest(
+        self, check: Callable[[dict[str, Any]], None] = lambda content: None
+    ) -> tuple[Path, dict[str, Any]] | None:
+        """Return the newest checkpoint that can be used, with its path, or None.
+
+        Each one that cannot is named in the log and set aside. Rank 0 decides which it is; all ranks
+        must call this.
+
+        Args:
+            check: raises `CheckpointError` for a content that no run can go on from.
+
+        Raises:
+            CheckpointError: a checkpoint that is not damaged cannot be read (too little memory, say), or
+                another rank cannot read the one that rank 0 has read.
+        """
+        if not distributed.is_main():
+            path = distributed.broadcast_object(None)
+            return None if path is None else (path, load_file(path))
+        newest = None
+        try:
+            newest = self._newest_usable(check)
+        finally:
+            distributed.broadcast_object(newest[0] if newest else None)
+        return newest
+
+    def _newest_usable(self, check: Callable[[dict[str, Any]], None]) -> tuple[Path, dict[str, Any]] | None:
         for path in self.steps():
             try:
-                return path, load_file(path)
+                content = load_file(path)
+                if not isinstance(content, dict):
+                    raise CheckpointError(f"{path}: holds no state of a run.")
+                check(content)
+                return path, content
             except CheckpointError as error:
-                logger.error("%s Trying the checkpoint before it.", error)
+                if isinstance(error.__cause__, MemoryError | PermissionError):
+                    raise  # the file may well be whole
+                self._set_aside(path, error)
         return None
 
-    def _clean(self) -> None:
+    def _set_aside(self, path: Path, error: CheckpointError) -> None:
+        aside = path.with_name(f"{path.name}.damaged")
+        path.replace(aside)
+        reason = str(error) if str(path) in str(error) else f"{path}: {error}"
+        logger.error("%s It is now called %s. Trying the checkpoint before it.", reason, aside.name)
+
+    def _clean(self, newest: Path) -> None:
+        """Delete what `newest`, which has just been written, makes superfluous.
+
+        A checkpoint of a later step stays until training has come to that step: it does not count
+        against the ones before it.
+        """
         for leftover in self.folder.glob(".checkpoint_*.tmp"):
             if not leftover.name.endswith(f".{os.getpid()}.tmp"):
                 leftover.unlink(missing_ok=True)
         if self.keep is not None:
-            for old in self.steps()[max(1, self.keep) :]:
-                old.unlink()
+            earlier = [path for path in self.steps() if _step(path) < _step(newest)]
+            for old in earlier[max(1, self.keep) - 1 :]:
+                old.unlink(missing_ok=True)
+
+
+def _step(path: Path) -> int | None:
+    """Return the step in a file's name; None for the best one, and for somebody's copies."""
+    match = re.fullmatch(r"checkpoint_(\d+)\.pth", path.name, re.ASCII)
+    return int(match[1]) if match else None

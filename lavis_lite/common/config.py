@@ -8,9 +8,6 @@ names, before anything is built.
 from __future__ import annotations
 
 import copy
-import importlib
-import importlib.util
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,7 +20,14 @@ from omegaconf.errors import OmegaConfBaseException
 from lavis_lite.common.files import first_line
 from lavis_lite.common.registry import UnknownNameError, nearest, registry, suggest
 from lavis_lite.common.run_config import RunConfig
+from lavis_lite.common.saved_config import (
+    is_saved_config,
+    read_saved_config,
+    refuse_interpolations,
+    write_saved_config,
+)
 from lavis_lite.common.schema import ConfigError, parse
+from lavis_lite.common.user_modules import import_modules, import_saved_modules
 
 DEFAULTS = Path(__file__).parent.parent / "configs"
 SECTIONS = ("imports", "model", "datasets", "preprocess", "run")
@@ -75,29 +79,38 @@ class ResolvedConfig:
         return self.sections["datasets"]
 
     def save(self, path: Path) -> None:
-        """Write the config as yaml."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(self.sections, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        """Write the config as yaml, whole or not at all."""
+        write_saved_config(self.sections, path)
 
 
 def load_config(
-    cfg_path: str | Path, options: Sequence[str] = (), imports: Sequence[str] = ()
+    cfg_path: str | Path,
+    options: Sequence[str] = (),
+    imports: Sequence[str] = (),
+    trust_imports: bool = False,
 ) -> ResolvedConfig:
     """Read a run file, lay it over the defaults, check all of it.
 
     Args:
         options: overrides as ``a.b=c``.
         imports: the user's own modules, besides those that the file names.
+        trust_imports: where the file is the config.yaml of a run folder: import the modules that it names.
 
     Raises:
         ConfigError: everything that is wrong, each with its file, key, value and nearest valid choice.
     """
-    run_file = Layer(str(cfg_path), read_yaml(Path(cfg_path)))
+    path = Path(cfg_path)
+    saved = is_saved_config(path)
+    run_file = Layer(str(cfg_path), _read_saved(path) if saved else read_yaml(path))
     overrides = Layer("--options", read_options(options))
     top = OmegaConf.merge(run_file.settings, overrides.settings)
     _check_sections(top, run_file.name)
-    modules = [*(top.get("imports") or []), *imports]
-    import_modules(modules, relative_to=Path(cfg_path).parent)
+    named_by_caller = [*(overrides.settings.get("imports") or []), *imports]
+    named = [] if "imports" in overrides.settings else run_file.settings.get("imports") or []
+    modules = [] if saved else import_modules(named, relative_to=path.parent)
+    modules += import_modules(named_by_caller)
+    if saved:
+        modules = import_saved_modules(named, path.parent, trust_imports) + modules
 
     arch = _required(top, "model.arch", run_file.name, registry.list_models())
     model_class = _look_up(registry.get_model_class, arch, "model.arch", run_file.name)
@@ -107,51 +120,13 @@ def load_config(
     merged = _merge(layers)
 
     sections = {name: merged.get(name) or {} for name in SECTIONS}
-    sections["imports"] = modules
+    sections["imports"] = list(dict.fromkeys(modules))
     sections["model"].setdefault("arch", arch)
     sections = with_shared_settings(sections)
     run = _check(sections, model_class, layers)
     _check_shared_settings(sections, layers)
     plain = yaml.safe_load(yaml.safe_dump(sections))  # tuples become lists, as in a saved config
     return ResolvedConfig(sections=plain, run=run, source=str(cfg_path))
-
-
-def import_modules(names: Iterable[str], relative_to: Path | None = None) -> None:
-    """Import the user's own modules: dotted names, or paths of .py files.
-
-    A relative path is looked for from the working directory, then beside the run file.
-
-    Raises:
-        ConfigError: a file or module that is not there, or that fails to import.
-    """
-    for name in names:
-        try:
-            if name.endswith(".py"):
-                _import_file(name, relative_to)
-            else:
-                importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is not None and name.startswith(error.name):
-                raise ConfigError(
-                    f"imports: no module {name!r}; name an installed module or a path that ends in .py."
-                ) from error
-            raise
-
-
-def _import_file(name: str, relative_to: Path | None) -> None:
-    candidates = [Path(name).expanduser()]
-    if relative_to is not None:
-        candidates.append(relative_to / name)
-    path = next((candidate.resolve() for candidate in candidates if candidate.is_file()), None)
-    if path is None:
-        raise ConfigError(f"imports: no file {name!r}, neither here nor beside the run file.")
-    module_name = f"lavis_lite_user_{path.stem}_{abs(hash(str(path)))}"
-    if module_name in sys.modules:
-        return
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # so that its classes can be pickled for data workers
-    spec.loader.exec_module(module)
 
 
 def model_defaults(model_class: type, model_type: str | None) -> dict[str, Any]:
@@ -265,6 +240,13 @@ def read_options(options: Sequence[str]) -> DictConfig:
                 f"with a space ({first_line(error)})."
             ) from error
     return settings
+
+
+def _read_saved(path: Path) -> DictConfig:
+    """Return the config of a run folder, which is not resolved again."""
+    config = read_saved_config(path)
+    refuse_interpolations(config, str(path))
+    return OmegaConf.create(config)
 
 
 def _check_sections(top: DictConfig, source: str) -> None:

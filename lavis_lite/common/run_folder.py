@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lavis_lite.common.checkpoint import CheckpointStore
-from lavis_lite.common.registry import suggest
+from lavis_lite.common.checkpoint import CheckpointError, CheckpointStore, load_file
+from lavis_lite.common.checkpoint_formats import other_folder
+from lavis_lite.common.files import FileError, read_json
+from lavis_lite.common.registry import registry, suggest
+from lavis_lite.common.saved_config import check_saved_config, read_saved_config
 from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.user_modules import import_saved_modules, missing_files
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,16 +41,34 @@ class RunFolder:
         """Return the run folder at `path`, or None if it is something else (a file, a URL, weights' folder).
 
         Raises:
-            ConfigError: a folder that says neither by config.yaml nor by config.json what it is.
+            ConfigError: a folder that says neither by config.yaml nor by config.json what it is, or that
+                another program wrote.
         """
-        folder = Path(path).expanduser()
-        if not folder.is_dir() or (folder / "config.json").is_file():
+        try:
+            folder = Path(path).expanduser()
+            if not folder.is_dir():
+                return None
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+        ):  # an address too long for a path, or a user without a home
             return None
-        if not (folder / "config.yaml").is_file():
+        if (folder / "config.json").is_file():
+            return None
+        if (folder / "config.yaml").is_file():
+            return cls(folder)
+        name = other_folder(folder)
+        if name is not None:
+            raise ConfigError(f"{folder}: {name}; it cannot be read here.")
+        if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file():
             raise ConfigError(
-                f"{folder}: is neither the folder of a run (it has no config.yaml) nor one that transformers "
-                "wrote (it has no config.json)."
+                f"{folder}: holds the checkpoints of a run; name the run folder {folder.parent}, or one file."
             )
+        raise ConfigError(
+            f"{folder}: is neither the folder of a run (it has no config.yaml) nor one that transformers "
+            "wrote (it has no config.json)."
+        )
         return cls(folder)
 
     @property
@@ -79,20 +104,74 @@ class RunFolder:
         return self.results / (f"{split}.json" if epoch is None else f"{split}_epoch{epoch}.json")
 
     def config(self) -> dict[str, Any]:
-        """Return the resolved config of the run."""
-        from omegaconf import OmegaConf
+        """Return the resolved config of the run, as plain values.
 
-        return OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=True)
+        Where config.yaml is damaged, the copy that a checkpoint holds is returned, with a warning.
 
-    def imports(self) -> list[str]:
-        """Return the user's own modules that the run used."""
-        return self.config().get("imports") or []
+        Raises:
+            ConfigError: neither can be read.
+        """
+        try:
+            return read_saved_config(self.config_file)
+        except ConfigError as error:
+            copy = self._config_in_checkpoint()
+            if copy is None:
+                raise
+            logger.warning("%s A copy of it in %s is used.", error, copy[0])
+            return copy[1]
+
+    def previous_config(self) -> dict[str, Any] | None:
+        """Return the config of the run that was here before, or None if nothing tells it (with a warning)."""
+        if not self.config_file.exists() and not CheckpointStore(self.checkpoints).steps():
+            return None
+        try:
+            return self.config()
+        except ConfigError as error:
+            logger.warning("%s The present command's config takes its place.", error)
+            return None
+
+    def _config_in_checkpoint(self) -> tuple[Path, dict[str, Any]] | None:
+        store = CheckpointStore(self.checkpoints)
+        for path in (*store.steps(), store.best):
+            try:
+                content = load_file(path)
+                config = content.get("config") if isinstance(content, dict) else None
+                return path, check_saved_config(config, str(path))
+            except (CheckpointError, ConfigError):
+                continue
+        return None
+
+    def arch(self) -> tuple[str, str | None]:
+        """Return the registered name and the type of the model that the run trained."""
+        model = self.config()["model"]
+        return model["arch"], model.get("model_type")
+
+    def import_modules(self, trust_imports: bool = False) -> None:
+        """Import the user's own modules that the run used, if the caller allows it.
+
+        Args:
+            trust_imports: run the code that the folder names; else its modules must be imported already.
+
+        Raises:
+            ConfigError: modules that are neither imported nor trusted, or a model that none registers.
+        """
+        config = self.config()
+        names, arch = config.get("imports") or [], config["model"]["arch"]
+        if trust_imports or not _is_registered_by_caller(arch):
+            import_saved_modules(names, self.path, trust_imports)
+        if arch not in registry.list_models():
+            absent = missing_files(names, self.path)
+            raise ConfigError(
+                f"{self.path}: this run trained the model {arch!r}, which no imported module registers"
+                + (f", and {', '.join(absent)}, which its config imports, does not exist" if absent else "")
+                + ". Import the module that defines it first (in Python, or with --import)."
+            )
 
     def model_config(self, expected_arch: str) -> dict[str, Any]:
         """Return the sections ``model`` (arch and type taken out) and ``preprocess`` of the run.
 
         Raises:
-            ConfigError: the run trained another model.
+            ConfigError: the run trained another model, or its config is damaged.
         """
         config = self.config()
         model = dict(config["model"])
@@ -103,9 +182,31 @@ class RunFolder:
                 f"{self.path}: this run trained the model {arch!r}, not {expected_arch!r}."
                 f"{suggest(expected_arch, [arch])}"
             )
+        preprocess = config.get("preprocess") or {}
+        for key, splits in preprocess.items() if isinstance(preprocess, dict) else [("", preprocess)]:
+            if not isinstance(splits, dict) or not all(
+                v is None or isinstance(v, dict) for v in splits.values()
+            ):
+                raise ConfigError(f"{self.config_file}: the file is damaged: preprocess.{key} is no mapping.")
         if (self.path / "tokenizer").is_dir():
             model["tokenizer"] = str(self.path / "tokenizer")
-        return {"model": model, "preprocess": config.get("preprocess") or {}}
+        return {"model": model, "preprocess": preprocess}
+
+    def metrics(self) -> dict[str, dict[str, Any]] | None:
+        """Return the metrics by split; None where there are none.
+
+        A damaged file counts as none, with a warning.
+        """
+        if not self.evaluate_file.exists():
+            return None
+        try:
+            metrics = read_json(self.evaluate_file)
+            if not isinstance(metrics, dict) or not all(isinstance(v, dict) for v in metrics.values()):
+                raise FileError(f"{self.evaluate_file}: holds no metrics by split.")
+        except FileError as error:
+            logger.warning("%s The run counts as not tested.", error)
+            return None
+        return metrics
 
     def weights(self) -> Path:
         """Return the best checkpoint, or the newest where none is best.
@@ -118,4 +219,14 @@ class RunFolder:
             return store.best
         if store.steps():
             return store.steps()[0]
-        raise ConfigError(f"{self.path}: this run has saved no checkpoint yet.")
+        damaged = sorted(self.checkpoints.glob("*.damaged"))
+        raise ConfigError(
+            f"{self.path}: this run has saved no checkpoint yet"
+            + (f" but {damaged[-1].name}, which is damaged." if damaged else ".")
+        )
+
+
+def _is_registered_by_caller(arch: str) -> bool:
+    """Return whether a module outside this library, imported already, registers the model `arch`."""
+    known = arch in registry.list_models()
+    return known and not registry.get_model_class(arch).__module__.startswith("lavis_lite.")

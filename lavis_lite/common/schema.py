@@ -42,8 +42,6 @@ def parse(
     """
     faults: list[str] = []
     result = _parse_dataclass(config_class, values, where, faults)
-    if not faults and hasattr(result, "check"):
-        faults += [f"{_join(where, key)}: {text}" for key, text in result.check()]
     if faults:
         raise ConfigError("\n".join(_with_place(fault, locate) for fault in faults))
     return result
@@ -81,7 +79,12 @@ def _parse_dataclass(config_class: type[T], values: Any, where: str, faults: lis
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in arguments:
             faults.append(f"{_join(where, name)}: is required and has no default; set it.")
-    return config_class(**arguments) if len(faults) == faults_before else None
+    if len(faults) > faults_before:
+        return None
+    result = config_class(**arguments)
+    if hasattr(result, "check"):
+        faults += [f"{_join(where, key)}: {text}" for key, text in result.check()]
+    return result
 
 
 def _unknown_key(key: str, where: str, known: Sequence[str]) -> str:

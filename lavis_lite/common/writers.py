@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -45,30 +45,62 @@ class JsonlWriter:
     def truncate_after(self, step: int, redone: Collection[str] = ()) -> int:
         """Drop the lines whose "step" is greater than `step` and return how many they were.
 
-        A resumed run calls this, since it writes those lines anew. The file is replaced in one go.
+        A resumed run calls this, since it writes those lines again. The file is replaced in one go. Damaged
+        lines are moved to ``NAME.damaged`` and named in the log.
 
         Args:
+            step: the last one whose lines stay.
             redone: kinds whose lines of `step` itself go too, because that work is done again.
-
-        Raises:
-            ValueError: a line that is not a JSON object; file and line are named.
         """
         lines = self.path.read_bytes().splitlines(keepends=True)
-        records = [_parse_line(line, self.path, number) for number, line in enumerate(lines, start=1)]
-        kept = [
-            line
-            for line, record in zip(lines, records, strict=True)
-            if record.get("step", step) < step
-            or (record.get("step", step) == step and record.get("kind") not in redone)
-        ]
-        if len(kept) < len(lines):
-            self._file.close()
+        kept: list[bytes] = []
+        damaged: dict[int, bytes] = {}
+        for number, line in enumerate(lines, start=1):
             try:
-                with atomic_writer(self.path) as file:
-                    file.writelines(kept)
-            finally:
-                self._file = self._open()
-        return len(lines) - len(kept)
+                record = _parse_line(line, self.path, number)
+            except ValueError:
+                damaged[number] = line
+                continue
+            at = record.get("step", step)
+            if at < step or (at == step and record.get("kind") not in redone):
+                kept.append(line)
+        if damaged:
+            self._set_aside(damaged)
+        if len(kept) < len(lines):
+            self._replace(kept)
+        return len(lines) - len(kept) - len(damaged)
+
+    def start_over(self) -> Path | None:
+        """Begin an empty file, if this one has lines; return where the old one is then."""
+        if not self.path.stat().st_size:
+            return None
+        previous = self.path.with_name(self.path.name + ".previous")
+        self._file.close()
+        try:
+            self.path.replace(previous)
+        finally:
+            self._file = self._open()
+        return previous
+
+    def _set_aside(self, damaged: Mapping[int, bytes]) -> None:
+        aside = self.path.with_name(self.path.name + ".damaged")
+        with aside.open("ab") as file:
+            file.writelines(line.rstrip(b"\n") + b"\n" for line in damaged.values())
+        logger.warning(
+            "%s: %d damaged lines (%s) were moved to %s.",
+            self.path,
+            len(damaged),
+            ", ".join(map(str, [*damaged][:10])) + (", ..." if len(damaged) > 10 else ""),
+            aside.name,
+        )
+
+    def _replace(self, lines: Sequence[bytes]) -> None:
+        self._file.close()
+        try:
+            with atomic_writer(self.path) as file:
+                file.writelines(lines)
+        finally:
+            self._file = self._open()
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -222,6 +254,18 @@ class RunLog:
         dropped = self._lines.truncate_after(step, redone)
         if dropped:
             logger.info("Dropped %d lines beyond step %d from %s.", dropped, step, self._lines.path)
+        self._hide_curves_after(step)
+
+    def start_over(self) -> None:
+        """Set aside what an earlier attempt logged, of which no checkpoint is left to go on from."""
+        if self._lines is None:
+            return
+        previous = self._lines.start_over()
+        if previous is not None:
+            logger.info("The log of an earlier start, which left no checkpoint, is now %s.", previous)
+            self._hide_curves_after(0)
+
+    def _hide_curves_after(self, step: int) -> None:
         if self._curves is not None:
             self._curves.close()
             self._curves = None
@@ -266,10 +310,13 @@ def _cut_half_line(file: BinaryIO, path: Path) -> None:
 def _parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: line {number} is not JSON ({error}). Repair or remove that line."
         ) from error
     if not isinstance(record, dict):
         raise ValueError(f"{path}: line {number} is not a JSON object. Repair or remove that line.")
+    step = record.get("step", 0)
+    if not isinstance(step, int) or isinstance(step, bool):
+        raise ValueError(f"{path}: line {number}: its step is {step!r}. Repair or remove that line.")
     return record

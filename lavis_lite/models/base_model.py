@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,16 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from lavis_lite.common.checkpoint import load_strictly
+from lavis_lite.common.checkpoint import CheckpointError, load_strictly
 from lavis_lite.common.config import model_defaults
+from lavis_lite.common.registry import registry
 from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.common.schema import parse
+from lavis_lite.common.weights import without_wrappers
 from lavis_lite.models.adapters.addresses import Weights, load_address
+from lavis_lite.models.adapters.recognize import arch_of, explain_misfit
+
+logger = logging.getLogger(__name__)
 
 
 class BaseModel(nn.Module):
@@ -94,10 +100,29 @@ class BaseModel(nn.Module):
         """Take what an address gave.
 
         Raises:
-            CheckpointError: it does not fit.
+            CheckpointError: it does not fit; what it is instead is said first, where that can be told.
         """
-        self.load_weights(weights.checkpoint["model"], source=weights.source)
-        self.load_inference_settings(weights.checkpoint.get("inference", {}))
+        own = self.state_dict()
+        state_dict = without_wrappers(weights.checkpoint["model"], own.keys(), weights.source)
+        try:
+            self.load_weights(state_dict, source=weights.source)
+        except CheckpointError as error:
+            reason = explain_misfit({**weights.checkpoint, "model": state_dict}, own, self._arch())
+            if not reason:
+                raise
+            details = str(error).removeprefix(f"{weights.source}: ")
+            raise CheckpointError(f"{weights.source}: {reason} {details}") from error
+        if (arch := arch_of(weights.checkpoint)) not in (None, self._arch()):
+            logger.info("%s: holds the weights of %s; %s took its parts.", weights.source, arch, self._arch())
+        settings = weights.checkpoint.get("inference") or {}
+        if not isinstance(settings, Mapping):
+            raise CheckpointError(f"{weights.source}: the file is damaged: 'inference' is no mapping.")
+        self.load_inference_settings(settings)
+
+    def _arch(self) -> str:
+        """Return the name that this model is registered under, or its class's name."""
+        names = registry.list_models()
+        return next((n for n in names if registry.get_model_class(n) is type(self)), type(self).__name__)
 
     def load_weights(self, state_dict: Mapping[str, torch.Tensor], source: str) -> None:
         """Take `state_dict`, strictly; a subclass says here which differences it can bridge."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from lavis_lite.models.vit import impossible_sizes
+
 
 @dataclass
 class TextConfig:
@@ -47,7 +49,12 @@ class TextConfig:
     )
 
     def check(self) -> list[tuple[str, str]]:
-        """Return complaints about sizes that do not fit each other."""
+        """Return complaints about sizes that are impossible, or do not fit each other."""
+        limits = {"hidden_size": 65536, "num_hidden_layers": 1024, "num_attention_heads": 1024}
+        limits |= {"intermediate_size": 1 << 20, "max_position_embeddings": 1 << 20}
+        impossible = impossible_sizes(self, limits)
+        if impossible:
+            return impossible
         if self.hidden_size % self.num_attention_heads:
             return [
                 (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +16,15 @@ from torch.utils.checkpoint import checkpoint
 from lavis_lite.models.linear import use_fast_linear
 
 
+def impossible_sizes(sizes: object, limits: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Return complaints about attributes that are not from 1 to their limit, which no model exceeds."""
+    return [
+        (name, f"must be from 1 to {limit}, found {getattr(sizes, name)}.")
+        for name, limit in limits.items()
+        if not 1 <= getattr(sizes, name) <= limit
+    ]
+
+
 @dataclass
 class VisionSizes:
     """Sizes of a vision transformer."""
@@ -24,7 +35,11 @@ class VisionSizes:
     patch_size: int = 16
 
     def check(self) -> list[tuple[str, str]]:
-        """Return complaints about sizes that do not fit each other."""
+        """Return complaints about sizes that are impossible, or do not fit each other."""
+        limits = {"embed_dim": 65536, "depth": 1024, "num_heads": 1024, "patch_size": 1024}
+        impossible = impossible_sizes(self, limits)
+        if impossible:
+            return impossible
         if self.embed_dim % self.num_heads:
             return [("num_heads", f"{self.num_heads} heads do not divide embed_dim {self.embed_dim}.")]
         return []
@@ -133,6 +148,14 @@ def _initialise(vision: BlipVisionTransformer) -> None:
     angles = [places.flatten()[:, None] * frequencies for places in (columns, rows)]
     waves = torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1)
     vision.pos_embed[:, 1:, : waves.shape[1]] = 0.5 * waves  # (1, patches, width)
+
+
+def is_square_grid(position_embedding: Tensor) -> bool:
+    """Return whether a tensor is (1, 1 + n * n, width), as position embeddings are."""
+    shape = position_embedding.shape
+    return (
+        len(shape) == 3 and shape[0] == 1 and shape[1] > 1 and math.isqrt(shape[1] - 1) ** 2 == shape[1] - 1
+    )
 
 
 def resize_position_embedding(position_embedding: Tensor, tokens: int) -> Tensor:

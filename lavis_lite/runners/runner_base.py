@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from lavis_lite.common import distributed
-from lavis_lite.common.checkpoint import CheckpointError, CheckpointStore, load_file
+from lavis_lite.common.checkpoint import CheckpointStore, load_file
 from lavis_lite.common.files import write_json
 from lavis_lite.common.metric_log import MetricLog
 from lavis_lite.common.optim import SchedulePlan
@@ -38,7 +37,7 @@ from lavis_lite.runners.optimization import Optimization, StepResult
 from lavis_lite.runners.parallel import Alone, share_model
 from lavis_lite.runners.precision import Precision
 from lavis_lite.runners.rehearsal import Rehearsal, check_output, checkpoint_bytes
-from lavis_lite.runners.state import TrainState
+from lavis_lite.runners.state import TrainState, check_resumable, load_resumable
 from lavis_lite.runners.throughput import Throughput
 
 logger = logging.getLogger(__name__)
@@ -282,10 +281,8 @@ class RunnerBase:
     def is_complete(self) -> bool:
         """Tell whether the run has been trained and tested before."""
         trained = self.state.step >= self.total_steps or self.state.stopped_early
-        if not trained or not self.folder.evaluate_file.is_file():
-            return False
-        done = json.loads(self.folder.evaluate_file.read_text(encoding="utf-8"))
-        return all(split in done for split in self.config.test_splits)
+        done = self.folder.metrics() if trained else None
+        return done is not None and all(split in done for split in self.config.test_splits)
 
     # ---- saving and resuming ----
 
@@ -316,17 +313,13 @@ class RunnerBase:
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint of the run folder, if there is one."""
-        found = self.store.load_newest()
+        found = self.store.load_newest(check_resumable)
         if found is None and self.config.resume_ckpt_path:
-            found = self.config.resume_ckpt_path, load_file(self.config.resume_ckpt_path)
+            found = Path(self.config.resume_ckpt_path), load_resumable(self.config.resume_ckpt_path)
         if found is None:
+            self.log.start_over()
             return
         path, content = found
-        if "state" not in content:
-            raise CheckpointError(
-                f"{path}: holds weights but not the state of a run; load it with model.finetuned "
-                "instead of run.resume_ckpt_path."
-            )
         self.model.load_weights(content["model"], source=str(path))
         self.shared.load_whole()
         self.optimization.load_state_dict(content)

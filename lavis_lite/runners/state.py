@@ -5,7 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
+
+from lavis_lite.common.checkpoint import CheckpointError, load_file
+
+# What a resumable checkpoint holds, and of which type.
+_CONTENT = {
+    "model": Mapping,
+    "optimizer": Mapping,
+    "scaler": Mapping,
+    "state": Mapping,
+    "metrics": Mapping,
+    "ranks": list,
+}
 
 
 @dataclass
@@ -52,3 +68,52 @@ class TrainState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for field in fields(self):
             setattr(self, field.name, state[field.name])
+
+
+def load_resumable(path: str | Path) -> dict[str, Any]:
+    """Return the content of a checkpoint that a run can go on from.
+
+    Raises:
+        CheckpointError: it cannot be read, or `check_resumable` refuses it.
+    """
+    content = load_file(path)
+    try:
+        check_resumable(content if isinstance(content, Mapping) else {})
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return content
+
+
+def check_resumable(content: Mapping[str, Any]) -> None:
+    """Refuse the content of a checkpoint that no run can go on from.
+
+    Raises:
+        CheckpointError: a part is missing or of the wrong type, or weights are not finite.
+    """
+    if "state" not in content:
+        raise CheckpointError(
+            "holds weights but not the state of a run; load it with model.finetuned instead of "
+            "run.resume_ckpt_path."
+        )
+    for name, expected in _CONTENT.items():
+        if not isinstance(content.get(name), expected):
+            raise CheckpointError(f"is damaged: its part {name!r} is missing or of the wrong type.")
+    for part in content["optimizer"].get("parts", [content["optimizer"]]):
+        if not isinstance(part, Mapping) or not {"state", "param_groups"} <= part.keys():
+            raise CheckpointError("is damaged: the optimizer's state is missing.")
+    state = content["state"]
+    for field in fields(TrainState):
+        value = state.get(field.name, field.default)
+        if not isinstance(value, int | float) and (value is not None or field.default is not None):
+            raise CheckpointError(f"is damaged: state.{field.name} is {value!r}.")
+    for name in ("step", "epoch", "batch"):
+        if not isinstance(state.get(name), int) or state[name] < 0:
+            raise CheckpointError(f"is damaged: state.{name} is {state.get(name)!r}.")
+    for rank in content["ranks"]:
+        if not isinstance(rank, Mapping) or not {"rng", "bad_samples"} <= rank.keys():
+            raise CheckpointError("is damaged: 'ranks' lacks the generators' states.")
+    for key, value in content["model"].items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"is damaged: model.{key} is no tensor.")
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CheckpointError(f"is damaged: model.{key} holds NaN or infinity.")

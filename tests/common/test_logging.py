@@ -307,11 +307,32 @@ class TestJsonlWriter:
         assert [line["step"] for line in strict_lines(path)] == [0, 1, 2, 3, 4]
         assert JsonlWriter(path).truncate_after(2) == 2
 
-    def test_a_damaged_line_in_the_middle_is_named(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("damage", [b'{"st', b"\xff\x00", b"[1]", b"[" * 99999, b'{"step": "2"}'])
+    def test_a_damaged_line_in_the_middle_is_set_aside_and_named(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: bytes
+    ) -> None:
+        path = tmp_path / "log.jsonl"
+        path.write_bytes(b'{"step": 1}\n' + damage + b'\n{"step": 2}\n{"step": 3}\n')
+        assert JsonlWriter(path).truncate_after(2) == 1
+        assert [line["step"] for line in read_jsonl(path)] == [1, 2]
+        assert (tmp_path / "log.jsonl.damaged").read_bytes() == damage + b"\n"
+        assert "1 damaged lines (2) were moved to log.jsonl.damaged" in caplog.text
+
+    def test_a_damaged_line_is_named_to_a_reader(self, tmp_path: Path) -> None:
         path = tmp_path / "log.jsonl"
         path.write_bytes(b'{"step": 1}\n{"st\n{"step": 3}\n')
         with pytest.raises(ValueError, match=r"log\.jsonl: line 2 is not JSON"):
-            JsonlWriter(path).truncate_after(1)
+            read_jsonl(path)
+
+    def test_a_new_start_keeps_the_log_of_the_one_before_in_another_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "log.jsonl"
+        JsonlWriter(path).write({"step": 1})
+        writer = JsonlWriter(path)
+        assert writer.start_over() == tmp_path / "log.jsonl.previous"
+        assert writer.start_over() is None
+        writer.write({"step": 1, "again": True})
+        assert read_jsonl(path) == [{"step": 1, "again": True}]
+        assert read_jsonl(tmp_path / "log.jsonl.previous") == [{"step": 1}]
 
     def test_a_reader_skips_a_line_still_being_written(self, tmp_path: Path) -> None:
         path = tmp_path / "log.jsonl"

@@ -14,6 +14,7 @@ from transformers import BlipProcessor
 
 from lavis_lite import load_model
 from lavis_lite.common.checkpoint import CheckpointError
+from lavis_lite.common.schema import ConfigError
 from lavis_lite.models.adapters.salesforce import (
     double_cross_attention,
     encoder_from_decoder,
@@ -247,6 +248,38 @@ def test_the_published_sizes_are_called_by_their_name(folders, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").write_bytes((folders["caption"] / "model.safetensors").read_bytes())
     assert read_transformers_folder(tmp_path).settings["vit_type"] == "large"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        b"[" * 99999,
+        b"\xff{}",
+        b"null",
+        b'{"model_type": "blip", "architectures": {"a": 1}}',
+        b'{"model_type": ["blip"]}',
+        b'{"model_type": "blip", "text_config": [1]}',
+        b'{"model_type": "blip", "text_config": {"hidden_size": "wide"}}',
+        b'{"model_type": "blip", "vision_config": {"patch_size": 0}}',
+        b'{"model_type": "blip", "vision_config": {"image_size": 0}}',
+        b'{"model_type": "blip", "text_config": {"num_attention_heads": 0}}',
+    ],
+)
+def test_damaged_configs_are_refused_in_one_error(folders, tmp_path, config):
+    (tmp_path / "config.json").write_bytes(config)
+    (tmp_path / "model.safetensors").write_bytes((folders["caption"] / "model.safetensors").read_bytes())
+    with pytest.raises((CheckpointError, ConfigError)):
+        load_model("blip_caption", "tiny", checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "index", ["[1]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": 1}}', "[" * 99999]
+)
+def test_damaged_indexes_are_refused_in_one_error(folders, tmp_path, index):
+    (tmp_path / "config.json").write_bytes((folders["caption"] / "config.json").read_bytes())
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(CheckpointError, match="index"):
+        read_transformers_folder(tmp_path)
 
 
 @pytest.mark.parametrize(

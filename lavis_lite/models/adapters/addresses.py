@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lavis_lite.common.checkpoint import CheckpointError, load_weights
-from lavis_lite.common.storage import fetch
+from lavis_lite.common.checkpoint_formats import other_folder
+from lavis_lite.common.storage import AddressError, fetch, local_path
 from lavis_lite.models.adapters.published import same_weights
 from lavis_lite.models.adapters.transformers_folder import is_transformers_folder, read_transformers_folder
-from lavis_lite.models.hub import hub_snapshot, is_hub_name
+from lavis_lite.models.hub import PREFIX, HubError, hub_snapshot, is_hub_name
 from lavis_lite.models.vit import NAMED_SIZES, VisionSizes
 
 logger = logging.getLogger(__name__)
@@ -93,10 +96,56 @@ def load_first(addresses: Sequence[str | Path], retries: int = 3) -> Weights:
 def _locate(address: str | Path, retries: int) -> Path:
     """Return the file or folder on this machine."""
     if is_hub_name(address):
-        return hub_snapshot(str(address))
-    if is_transformers_folder(address):
-        return Path(address).expanduser()
-    return fetch(address, retries=retries)
+        try:
+            return hub_snapshot(str(address))
+        except HubError as error:
+            path = Path(address)
+            if _is_explicit(address) or not (path.parent.exists() or _nearest_path(path)):
+                raise
+            raise HubError(f"{missing_path(path)} As the name of a hub repository: {error}") from error
+    try:
+        path = local_path(address)
+    except AddressError:  # not a path, and nothing that `fetch` does not name better
+        return fetch(address, retries=retries)
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{address}: {error}") from error
+    if path.is_dir() and not is_transformers_folder(path):
+        raise CheckpointError(f"{address}: this folder {_folder_kind(path)}.")
+    if not path.exists():
+        raise FileNotFoundError(missing_path(path))
+    return path
+
+
+def _is_explicit(address: str | Path) -> bool:
+    return str(address).startswith(PREFIX)
+
+
+def _folder_kind(folder: Path) -> str:
+    return other_folder(folder) or "is neither the folder of a run nor one that transformers wrote"
+
+
+def missing_path(path: Path) -> str:
+    """Say that nothing is at `path`, and which existing path is the nearest."""
+    nearest = _nearest_path(path)
+    if nearest is not None:
+        return f"{path}: there is no such file or folder; did you mean {nearest}?"
+    existing = next((parent for parent in path.parents if parent.exists()), Path())
+    reason = "holds nothing of a similar name" if existing.is_dir() else "is a file"
+    return f"{path}: there is no such file or folder; {existing.absolute()} {reason}."
+
+
+def _nearest_path(path: Path) -> Path | None:
+    """Return the existing path whose name is the nearest to the first part of `path` that does not exist."""
+    existing = next((parent for parent in path.parents if parent.exists()), Path())
+    wrong, *rest = path.parts[len(existing.parts) :]
+    try:
+        names = [child.name for child in islice(existing.iterdir(), 1000)]
+    except OSError:
+        return None
+    for name in difflib.get_close_matches(wrong, names, n=3, cutoff=0.6):
+        if (whole := (existing / name).joinpath(*rest)).exists():
+            return whole
+    return None
 
 
 def _load(place: Path, address: str) -> Weights:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lavis_lite.common.checkpoint import CheckpointError, load_file
-from lavis_lite.common.files import first_line
+from lavis_lite.common.checkpoint_formats import other_folder
+from lavis_lite.common.files import FileError, first_line, read_json
 from lavis_lite.models.adapters.transformers import (
     CLASS_NAMES,
     Kind,
@@ -91,19 +91,23 @@ def _read_config(folder: Path) -> tuple[BlipConfig, str | None]:
     if not path.is_file():
         raise CheckpointError(f"{folder}: no config.json; it is no folder that transformers wrote.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        model_type, classes = content.get("model_type"), content.get("architectures") or [None]
-    except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: is not the JSON of a config ({error}).") from error
-    if model_type != "blip" or classes[0] not in (None, *CLASS_NAMES.values()):
+        content = read_json(path)
+    except FileError as error:
+        raise CheckpointError(str(error)) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: is not the JSON of a config, but of a {type(content).__name__}.")
+    model_type, classes = content.get("model_type"), content.get("architectures") or [None]
+    named = classes[0] if isinstance(classes, list) else classes
+    if model_type != "blip" or named not in (None, *CLASS_NAMES.values()):
         raise CheckpointError(
-            f"{path}: describes {classes[0] or 'a model'} of type {model_type!r}; only BLIP's "
+            f"{path}: describes {named or 'a model'} of type {model_type!r}; only BLIP's "
             f"{', '.join(CLASS_NAMES.values())} can be read."
         )
     try:
-        return BlipConfig.from_dict(content), classes[0]
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: transformers refuses it ({first_line(error)}).") from error
+        return BlipConfig.from_dict(content), named
+    except Exception as error:  # transformers and the hub's dataclasses raise errors of their own
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: transformers refuses it ({reason}).") from error
 
 
 def _settings(config: BlipConfig, where: Path) -> dict[str, Any]:
@@ -140,7 +144,11 @@ def _read_weights(folder: Path) -> StateDict:
         index = folder / f"{name}.index.json"
         if index.is_file():
             return _read_shards(index)
-    raise CheckpointError(f"{folder}: no weights; expected one of {', '.join(_WEIGHT_FILES)}, or its index.")
+    other = other_folder(folder)
+    raise CheckpointError(
+        f"{folder}: no weights; expected one of {', '.join(_WEIGHT_FILES)}, or its index"
+        + (f". The folder {other}." if other else ".")
+    )
 
 
 def _read_file(path: Path) -> StateDict:
@@ -152,9 +160,11 @@ def _read_file(path: Path) -> StateDict:
 
 def _read_shards(index: Path) -> StateDict:
     try:
-        shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shard_of = read_json(index)["weight_map"]
         shards = sorted(set(shard_of.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not shards or not all(isinstance(shard, str) for shard in shards):
+            raise TypeError("weight_map does not map weights to files")
+    except (FileError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index}: is not an index of shards ({first_line(error)}).") from error
     state_dict: StateDict = {}
     for shard in shards:

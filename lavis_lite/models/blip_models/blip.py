@@ -27,9 +27,11 @@ from lavis_lite.models.vit import (
     NAMED_SIZES,
     BlipVisionTransformer,
     VisionSizes,
+    is_square_grid,
     resize_position_embedding,
 )
 
+MAX_IMAGE_SIZE = 8192  # every patch is a position to embed; there are no images to read at such a size
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "models"
 
 
@@ -61,6 +63,18 @@ class BlipBase(BaseModel):
         max_txt_len: int = 40
 
         renamed: ClassVar[Mapping[str, str]] = {"med_config_path": "med_config"}
+
+        def check(self) -> list[tuple[str, str]]:
+            """Return complaints about impossible values."""
+            if self.vision_sizes.patch_size <= self.image_size <= MAX_IMAGE_SIZE:
+                return []
+            least = self.vision_sizes.patch_size
+            return [
+                (
+                    "image_size",
+                    f"must be from {least} (one patch) to {MAX_IMAGE_SIZE} pixels, found {self.image_size}.",
+                )
+            ]
 
         @property
         def vision_sizes(self) -> VisionSizes:
@@ -180,11 +194,13 @@ class BlipBase(BaseModel):
         """
         state_dict = dict(state_dict)
         for key in ("visual_encoder.pos_embed", "visual_encoder_m.pos_embed"):
-            if key in state_dict:
+            if key in state_dict and is_square_grid(state_dict[key]):
                 state_dict[key] = resize_position_embedding(
                     state_dict[key], tokens=self.visual_encoder.pos_embed.shape[1]
                 )
-        load_strictly(self, state_dict, source, unneeded=OTHER_PARTS, fresh=fresh)
+        # Of a part that the model has, every weight must find its place.
+        absent = [part for part in OTHER_PARTS if not any(key.startswith(part) for key in self.state_dict())]
+        load_strictly(self, state_dict, source, unneeded=absent, fresh=fresh)
 
     def save_pretrained_files(self, folder: Path) -> None:
         """Write the tokenizer to ``folder/tokenizer``."""

@@ -55,10 +55,11 @@ class BlipClassification(BlipBase):
         alpha_ramp_epochs: float = 1.0
 
         def check(self) -> list[tuple[str, str]]:
-            """Return what is missing."""
+            """Return complaints about missing or impossible values."""
             if self.num_classes is None or self.num_classes < 2:
-                return [("num_classes", "is missing; set it to the number of labels, 2 or more.")]
-            return []
+                missing = ("num_classes", "is missing; set it to the number of labels, 2 or more.")
+                return [*super().check(), missing]
+            return super().check()
 
     config: Config
 

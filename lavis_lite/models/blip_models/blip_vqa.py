@@ -209,6 +209,7 @@ class BlipVQA(BlipBase):
             key
             for key, tensor in state_dict.items()
             if re.match(r"text_decoder\..*\.crossattention\.self\.(key|value)\.weight", key)
+            and key in own
             and tensor.shape != own[key].shape
         ]
         kept = {key: tensor for key, tensor in state_dict.items() if key not in of_other_width}
