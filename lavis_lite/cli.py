@@ -34,7 +34,7 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (("train", "train and test as a config says"), ("evaluate", "only test")):
-        _add_run_arguments(commands.add_parser(name, help=text, allow_abbrev=False))
+        _add_run_arguments(commands.add_parser(name, help=text, allow_abbrev=False), name)
     _add_caption_arguments(commands.add_parser("caption", help="caption image files", allow_abbrev=False))
     report = commands.add_parser("report", help="write report.html of a run folder")
     report.add_argument("run", help="output folder of a run")
@@ -48,8 +48,13 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cfg-path", required=True, help="run file (yaml)")
+def _add_run_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    if command == "evaluate":
+        source = parser.add_mutually_exclusive_group(required=True)
+        source.add_argument("run", nargs="?", help="run folder; its best checkpoint is tested")
+        source.add_argument("--cfg-path", help="run file (yaml), or a run folder")
+    else:
+        parser.add_argument("--cfg-path", required=True, help="run file (yaml)")
     parser.add_argument(
         "--options",
         nargs="+",
@@ -121,9 +126,10 @@ def _launch(options: argparse.Namespace) -> int:
     from lavis_lite.runners.runner_base import TrainingError
     from lavis_lite.runners.signals import StoppedError
 
+    cfg_path = options.cfg_path or options.run
     try:
         folder = launch(
-            options.cfg_path, options.options, options.imports, evaluate_only=options.command == "evaluate"
+            cfg_path, options.options, options.imports, evaluate_only=options.command == "evaluate"
         )
     except StoppedError as stopped:
         print(f"{stopped}; the state is saved and the same command goes on.", file=sys.stderr)

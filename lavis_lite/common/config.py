@@ -267,6 +267,11 @@ def read_options(options: Sequence[str]) -> DictConfig:
     return settings
 
 
+def is_set(options: Sequence[str], key_path: str) -> bool:
+    """Return True where the words of a command line set `key_path` to something."""
+    return Layer("--options", read_options(options)).sets(key_path)
+
+
 def _check_sections(top: DictConfig, source: str) -> None:
     for key in top:
         if key not in SECTIONS:

@@ -130,8 +130,8 @@ class TrainLoader:
     ) -> None:
         self.size = len(dataset)
         self.global_batch = batch_size * world_size
-        whole, rest = divmod(self.size, self.global_batch)
-        self.batches_per_epoch = whole + (1 if rest and (not drop_last or not whole) else 0)
+        self.drop_last = drop_last
+        self.batches_per_epoch = self.batches_after(0)
         self._schedule = _Schedule(self, seed, rank, world_size)
         self._loader = DataLoader(
             KeyedSamples(dataset, seed, policy),
@@ -143,9 +143,27 @@ class TrainLoader:
             generator=torch.Generator(),  # so that the loader draws nothing from the global one
         )
 
-    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[dict[str, Any]]:
-        """Yield the batches of `epoch` from `first_batch` on."""
+    @property
+    def layout(self) -> dict[str, Any]:
+        """What must be equal for a batch's number to mean the same place in the data."""
+        return {"samples": self.size, "global_batch": self.global_batch}
+
+    def batches_after(self, skipped: int) -> int:
+        """Return how many batches an epoch has without its first `skipped` samples."""
+        whole, rest = divmod(self.size - skipped, self.global_batch)
+        return whole + (1 if rest and (not self.drop_last or not whole) else 0)
+
+    def epoch(self, epoch: int, first_batch: int = 0, skipped: int = 0) -> Iterator[dict[str, Any]]:
+        """Yield the batches of `epoch` from `first_batch` on.
+
+        Args:
+            epoch: number of the epoch; with the seed it decides the order.
+            first_batch: where to enter it.
+            skipped: samples at its beginning that are in no batch, because the run that was resumed has
+                seen them in batches of another size.
+        """
         self._schedule.epoch, self._schedule.first_batch = epoch, first_batch
+        self._schedule.skipped = skipped
         for number, batch in enumerate(self._loader, start=first_batch):
             batch[FILLER] = self._schedule.is_filler(number)
             yield batch
@@ -158,13 +176,14 @@ class _Schedule:
         self.loader, self.seed, self.rank, self.world_size = loader, seed, rank, world_size
         self.epoch = 0
         self.first_batch = 0
+        self.skipped = 0
 
     def __len__(self) -> int:
-        return self.loader.batches_per_epoch - self.first_batch
+        return self.loader.batches_after(self.skipped) - self.first_batch
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         order = torch.randperm(self.loader.size, generator=keyed_generator(self.seed, self.epoch)).tolist()
-        for number in range(self.first_batch, self.loader.batches_per_epoch):
+        for number in range(self.first_batch, self.loader.batches_after(self.skipped)):
             share = self._share(number)
             # An empty share still takes part in the step, with a sample of weight zero.
             yield [SampleKey(self.epoch, order[place]) for place in share] or [
@@ -176,7 +195,7 @@ class _Schedule:
 
     def _share(self, number: int) -> range:
         """Return the places in the epoch's order that this rank takes of global batch `number`."""
-        first = number * self.loader.global_batch
+        first = self.skipped + number * self.loader.global_batch
         count = min(self.loader.global_batch, self.loader.size - first)
         cuts = [first + count * rank // self.world_size for rank in range(self.world_size + 1)]
         return range(cuts[self.rank], cuts[self.rank + 1])

@@ -45,6 +45,7 @@ class BaseModel(nn.Module):
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
         self.config = config if config is not None else self.Config()
+        self.trained_steps: int | None = None  # of the weights that were loaded, where their file says
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> BaseModel:
@@ -91,12 +92,19 @@ class BaseModel(nn.Module):
         self.take(load_address(url_or_filename if run is None else run.weights()))
 
     def take(self, weights: Weights) -> None:
-        """Take what an address gave.
+        """Take what an address gave: of a resumable checkpoint the average of its weights, if it keeps one.
 
         Raises:
             CheckpointError: it does not fit.
         """
-        self.load_weights(weights.checkpoint["model"], source=weights.source)
+        checkpoint = weights.checkpoint
+        average, state = checkpoint.get("average"), checkpoint.get("state")
+        state_dict = (
+            {**checkpoint["model"], **average} if isinstance(average, Mapping) else checkpoint["model"]
+        )
+        self.load_weights(state_dict, source=weights.source)
+        step = state.get("step") if isinstance(state, Mapping) else checkpoint.get("step")
+        self.trained_steps = step if isinstance(step, int) else None
         self.load_inference_settings(weights.checkpoint.get("inference", {}))
 
     def load_weights(self, state_dict: Mapping[str, torch.Tensor], source: str) -> None:
