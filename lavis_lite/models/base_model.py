@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from lavis_lite.common.config import model_defaults
 from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.common.schema import parse
 from lavis_lite.models.adapters.addresses import Weights, load_address
+
+logger = logging.getLogger(__name__)
 
 
 class BaseModel(nn.Module):
@@ -98,14 +101,24 @@ class BaseModel(nn.Module):
             CheckpointError: it does not fit.
         """
         checkpoint = weights.checkpoint
-        average, state = checkpoint.get("average"), checkpoint.get("state")
-        state_dict = (
-            {**checkpoint["model"], **average} if isinstance(average, Mapping) else checkpoint["model"]
-        )
-        self.load_weights(state_dict, source=weights.source)
+        self.load_weights(checkpoint["model"], source=weights.source)
+        self._take_average(checkpoint.get("average"), weights.source)
+        state = checkpoint.get("state")
         step = state.get("step") if isinstance(state, Mapping) else checkpoint.get("step")
         self.trained_steps = step if isinstance(step, int) else None
         self.load_inference_settings(weights.checkpoint.get("inference", {}))
+
+    @torch.no_grad()
+    def _take_average(self, average: Any, source: str) -> None:
+        """Exchange parameters for the average that a resumable checkpoint keeps of them, if it keeps one."""
+        if not isinstance(average, Mapping):
+            return
+        parameters = dict(self.named_parameters())
+        if any(n not in parameters or parameters[n].shape != value.shape for n, value in average.items()):
+            logger.warning("%s: its average of weights is of another model and is not used.", source)
+            return
+        for name, value in average.items():
+            parameters[name].copy_(value)
 
     def load_weights(self, state_dict: Mapping[str, torch.Tensor], source: str) -> None:
         """Take `state_dict`, strictly; a subclass says here which differences it can bridge."""
