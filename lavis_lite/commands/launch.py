@@ -75,13 +75,14 @@ def launch(cfg_path: str, options: Sequence[str], imports: Sequence[str], evalua
 
 
 def _with_named_weights(options: Sequence[str]) -> list[str]:
-    """Return `options`, in which weights that are named are loaded, too."""
-    further = [
-        f"model.load_{kind}=true"
-        for kind in ("finetuned", "pretrained")
-        if is_set(options, f"model.{kind}") and not is_set(options, f"model.load_{kind}")
-    ]
-    return [*options, *further]
+    """Return `options`, in which the weights that are named are the ones that are loaded."""
+    named = {key for key in WEIGHT_KEYS if is_set(options, f"model.{key}")}
+    switches = {}
+    if "finetuned" in named:
+        switches["load_finetuned"] = "true"
+    elif "pretrained" in named:
+        switches.update(load_finetuned="false", load_pretrained="true")
+    return [*options, *(f"model.{key}={value}" for key, value in switches.items() if key not in named)]
 
 
 def _train(config: ResolvedConfig, task: Any, device: Any) -> RunFolder:

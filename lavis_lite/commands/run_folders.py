@@ -36,9 +36,7 @@ def saved_run(cfg_path: str | Path) -> RunFolder | None:
             raise ConfigError(f"{path}: not a run folder, it has no config.yaml.")
         return RunFolder(path)
     folder = RunFolder(path.parent)
-    is_saved = path.name == folder.config_file.name and (
-        folder.log_file.is_file() or folder.checkpoints.is_dir()
-    )
+    is_saved = path.name == folder.config_file.name and (folder.log_file.is_file() or was_trained(folder))
     return folder if is_saved else None
 
 

@@ -22,7 +22,8 @@ class RunFolder:
     ``checkpoints/``    the newest few, and ``checkpoint_best.pth``
     ``tokenizer/``      what the text model reads with
     ``result/``         captions by split and epoch
-    ``evaluate.json``   metrics by split
+    ``evaluate.json``   metrics by split, and what they were made with
+    ``evaluate_.../``   evaluations with other weights, data or settings
     ``report.html``     all of it to look at
     ==================  =========================================================
     """

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from enum import Enum
 from typing import Any, NamedTuple
 
+from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.schema import ConfigError
 
 SHOWN = 8
@@ -52,6 +54,10 @@ FATES = {
     "run.distributed": Fate.IGNORE,
     "run.use_dist_eval_sampler": Fate.IGNORE,
 }
+# Settings of every run that count even where nothing is left to train. Those of the task do, too.
+_AT_THE_END = ("run.test_splits", "run.batch_size_eval", "run.num_workers", "run.amp", "run.device")
+_AT_THE_END += ("run.report", "run.wandb_project", "run.save_total_limit")
+_OF_EVERY_RUN = {f"run.{field.name}" for field in fields(RunConfig)}
 # How many keys lead to a field of a `Config`: a field that an older checkpoint lacks is a new one.
 _FIELD_DEPTH = {"model": 2, "run": 2, "datasets": 3}
 
@@ -89,6 +95,11 @@ def fate_of(key: str) -> Fate:
     parts = key.split(".")
     paths = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
     return next((FATES[path] for path in paths if path in FATES), Fate.REFUSE)
+
+
+def is_of_training(key: str) -> bool:
+    """Return True for a setting of the run that has no effect where nothing is left to train."""
+    return key in _OF_EVERY_RUN and key not in _AT_THE_END and fate_of(key) is Fate.CARRY_ON
 
 
 def accepted_changes(

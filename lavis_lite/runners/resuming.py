@@ -14,7 +14,7 @@ from lavis_lite.common.random import seed_everything, set_rng_state
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.mixing import Loader
 from lavis_lite.runners.averaging import WeightAverage
-from lavis_lite.runners.changes import Change, Fate, accepted_changes, fate_of
+from lavis_lite.runners.changes import Change, Fate, accepted_changes, fate_of, is_of_training
 from lavis_lite.runners.state import TrainState
 from lavis_lite.runners.testing import test_is_due
 
@@ -117,9 +117,10 @@ def resume(runner: RunnerBase, point: ResumePoint) -> None:
     if point.new_folder:  # the best checkpoint lies in the other folder
         state.forget_best_score()
         state.best_step = None
-    _apply_changes(runner, point.changes)
     _check_not_past_the_end(runner)
-    _restore_log(runner, point)
+    _apply_patience(runner, point.changes)
+    changes = _changes_in_effect(runner, point.changes)
+    _restore_log(runner, point, changes)
     logger.info("Resumed at step %d of %d from %s.", state.step, runner.last_step, point.path)
 
 
@@ -196,21 +197,38 @@ def _convert(state: TrainState, global_batch: int, loader: Loader) -> None:
         state.evaluation_due = True
 
 
-def _apply_changes(runner: RunnerBase, changes: list[Change]) -> None:
-    """Adjust what the state remembers to settings that have changed."""
+def _apply_patience(runner: RunnerBase, changes: list[Change]) -> None:
+    """Let a run that has stopped early continue, where it is more patient now."""
     state, patience = runner.state, runner.config.patience
-    for change in changes:
-        logger.info("Changed: %s.", change)
-        if change.key in _SCORE_KEYS:
-            logger.warning("Scores before and after this change differ in kind: the next one is the best.")
-            state.forget_best_score()
-    if state.stopped_early and (patience is None or state.validations_without_gain < patience):
+    if not state.stopped_early:
+        return
+    if patience is None or state.validations_without_gain < patience:
         state.stopped_early = False
-    elif state.stopped_early and any(change.key == "run.max_epoch" for change in changes):
+    elif any(change.key == "run.max_epoch" for change in changes):
         logger.warning(
             "This run has stopped early, after %d validations without gain; raise run.patience to train on.",
             state.validations_without_gain,
         )
+
+
+def _changes_in_effect(runner: RunnerBase, changes: list[Change]) -> list[Change]:
+    """Name the changes, and return those that have an effect.
+
+    At the end of a run the settings of training have none: the config that is saved says what they were.
+    """
+    ended = runner.has_ended and not runner.state.evaluation_due
+    effective = []
+    for change in changes:
+        if ended and is_of_training(change.key):
+            logger.warning("Without effect, since nothing is left to train: %s.", change)
+            runner.sections["run"][change.key.removeprefix("run.")] = change.was
+            continue
+        logger.info("Changed: %s.", change)
+        effective.append(change)
+        if change.key.startswith(_SCORE_KEYS):
+            logger.warning("Scores from before this change do not count: the next validation is the best.")
+            runner.state.forget_best_score()
+    return effective
 
 
 def _check_not_past_the_end(runner: RunnerBase) -> None:
@@ -249,15 +267,15 @@ def _restore_rank(runner: RunnerBase, state: TrainState, ranks: list[dict[str, A
     runner.bad_samples.numbers = set(own["bad_samples"])
 
 
-def _restore_log(runner: RunnerBase, point: ResumePoint) -> None:
+def _restore_log(runner: RunnerBase, point: ResumePoint, changes: list[Change]) -> None:
     """Drop the lines of what is done again, and note what has changed since the checkpoint."""
     redone = ["note"]  # of an earlier attempt to continue from here
     redone += ["valid"] if runner.state.evaluation_due else []
     redone += ["test"] if test_is_due(runner) else []
     runner.log.resume_after(runner.state.step, redone)
-    notes = {change.key: f"{_noted(change.was)} -> {_noted(change.now)}" for change in point.changes}
+    notes = {change.key: f"{_noted(change.was)} -> {_noted(change.now)}" for change in changes}
     processes = len(point.content["ranks"]), distributed.world_size()
-    if processes[0] != processes[1]:
+    if processes[0] != processes[1] and not runner.has_ended:
         notes["processes"] = f"{processes[0]} -> {processes[1]}"
     if point.new_folder:
         notes["continued from"] = str(point.path)

@@ -126,6 +126,11 @@ class RunnerBase:
         return self.state.step + self.total_steps - self.position
 
     @property
+    def has_ended(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.position >= self.total_steps or self.state.stopped_early
+
+    @property
     def segment(self) -> int:
         """How many segments are complete; none where nothing was trained."""
         if self.state.step == 0 or self.batches_per_epoch == 0:
@@ -186,7 +191,7 @@ class RunnerBase:
         Raises:
             TrainingError: the data gives no batch where one is due.
         """
-        while self.position < self.total_steps and not self.state.stopped_early:
+        while not self.has_ended:
             before = self.position
             batches = self.loader.epoch(self.state.epoch, self.state.batch, self.state.skipped)
             while window := list(islice(batches, self.config.accum_grad_iters)):

@@ -53,7 +53,7 @@ def test_weights(runner: RunnerBase, made_with: Mapping[str, Any]) -> None:
 def test_is_due(runner: RunnerBase) -> bool:
     """Return True where a run is at its end and evaluate.json is not of the step and settings to test."""
     state = runner.state
-    if runner.position < runner.total_steps and not state.stopped_early:
+    if not runner.has_ended:
         return False
     standing = distributed.broadcast_object(standing_results(runner.folder))
     step = state.step if state.best_step is None else state.best_step
@@ -88,6 +88,15 @@ def _load_best(runner: RunnerBase) -> int:
         logger.warning("%s is missing: the last weights are tested instead.", best_file)
         return state.step
     best = load_file(best_file)
+    if best["step"] != state.best_step:
+        logger.warning(
+            "%s is of step %s, but step %s was the best: the run was resumed before that step with other "
+            "settings. What is tested is step %s.",
+            best_file,
+            best["step"],
+            state.best_step,
+            best["step"],
+        )
     runner.model.load_weights(best["model"], source=str(best_file))
     runner.shared.load_whole()
     runner.average = None  # the best weights are averages already

@@ -8,7 +8,7 @@ import pytest
 
 from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.schema import ConfigError
-from lavis_lite.runners.changes import FATES, Fate, accepted_changes, fate_of
+from lavis_lite.runners.changes import FATES, Fate, accepted_changes, fate_of, is_of_training
 
 CONFIG = {
     "imports": ["parts.py"],
@@ -106,3 +106,15 @@ def test_the_keys_of_a_task_carry_on_and_an_unknown_section_does_not():
     assert fate_of("run.num_beams") is Fate.CARRY_ON
     assert fate_of("run.lr_scale.visual_encoder") is Fate.REFUSE
     assert fate_of("something.else") is Fate.REFUSE
+
+
+def test_with_nothing_left_to_train_the_settings_of_evaluation_still_count():
+    keys = (
+        "run.init_lr",
+        "run.max_epoch",
+        "run.test_splits",
+        "run.num_beams",
+        "run.seed",
+        "datasets.x.images",
+    )
+    assert [is_of_training(key) for key in keys] == [True, True, False, False, False, False]

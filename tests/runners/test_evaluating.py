@@ -132,7 +132,6 @@ def test_a_run_that_is_not_validated_yet_is_tested_by_its_newest_weights(output)
 
 def test_a_run_without_a_checkpoint_is_not_evaluated(output):
     shutil.rmtree(output / "checkpoints")
-    (output / "checkpoints").mkdir()
     with pytest.raises(ConfigError, match="this run has saved no checkpoint yet"):
         evaluate(output)
 

@@ -188,6 +188,15 @@ def test_a_finished_run_is_tested_again_with_other_generation(run_file):
     assert made_with["settings"]["num_beams"] == 1
 
 
+def test_at_the_end_settings_of_training_have_no_effect_and_are_not_claimed(run_file):
+    path = run_file.write(max_epoch=1, valid_splits=[], test_splits=[])
+    train(path)
+    train(path, "run.init_lr=0.5", "run.batch_size_train=4", "run.test_splits=[test]")
+    saved = yaml.safe_load((run_file.output / "config.yaml").read_text())["run"]
+    assert (saved["init_lr"], saved["batch_size_train"], saved["test_splits"]) == (1e-3, 8, ["test"])
+    assert notes(run_file.output) == [(5, {"run.test_splits": "[] -> ['test']"})]
+
+
 def test_more_patience_lets_a_stopped_run_continue(run_file):
     path = run_file.write(max_epoch=9, patience=1, init_lr=0.0, warmup_lr=0.0, test_splits=[])
     train(path)
