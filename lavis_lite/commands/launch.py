@@ -66,10 +66,11 @@ def launch(cfg_path: str, options: Sequence[str], imports: Sequence[str], evalua
         setup_logging(distributed.rank())
         if config.run.device == "cuda" and device.type != "cuda":
             logger.warning("run.device is cuda but there is no GPU here: running on the CPU.")
-        _set_output_dir(config)
+        folder = _output_folder(config)
         if evaluate_only:
-            return _evaluate(config, task, device, trained_here=_take_trained_weights(config, saved, options))
-        return _train(config, task, device)
+            trained_here = _take_trained_weights(config, saved, folder, options)
+            return _evaluate(config, task, device, folder, trained_here)
+        return _train(config, task, device, folder)
     finally:
         distributed.stop()
 
@@ -85,9 +86,9 @@ def _with_named_weights(options: Sequence[str]) -> list[str]:
     return [*options, *(f"model.{key}={value}" for key, value in switches.items() if key not in named)]
 
 
-def _train(config: ResolvedConfig, task: Any, device: Any) -> RunFolder:
+def _train(config: ResolvedConfig, task: Any, device: Any, folder: RunFolder) -> RunFolder:
     """Train, from where the run in the folder stands, and test the best weights."""
-    run, folder = config.run, RunFolder(Path(config.run.output_dir).expanduser())
+    run = config.run
     lock = take_folder(folder)
     try:
         _refuse_to_resume(run, folder)
@@ -113,11 +114,17 @@ def _train(config: ResolvedConfig, task: Any, device: Any) -> RunFolder:
     return folder
 
 
-def _evaluate(config: ResolvedConfig, task: Any, device: Any, trained_here: bool) -> RunFolder:
-    """Test the weights that the config names.
+def _evaluate(
+    config: ResolvedConfig, task: Any, device: Any, folder: RunFolder, trained_here: bool
+) -> RunFolder:
+    """Test the weights that the config names, and return where the results are.
 
     Args:
-        trained_here: whether they are those of the run in ``run.output_dir``.
+        config: its model section names the weights.
+        task: what to evaluate.
+        device: what to run on.
+        folder: ``run.output_dir``.
+        trained_here: whether the weights are those of the run in `folder`.
     """
     run = config.run
     datasets, model = _build(config, task, device, run.test_splits)
@@ -125,7 +132,6 @@ def _evaluate(config: ResolvedConfig, task: Any, device: Any, trained_here: bool
     made_with = describe_evaluation(
         run, config.sections, model, datasets, precision, step=model.trained_steps
     )
-    folder = RunFolder(Path(run.output_dir).expanduser())
     folder, lock = take_evaluation_folder(folder, made_with, own_weights=trained_here)
     try:
         setup_logging(distributed.rank(), folder.path)
@@ -206,11 +212,14 @@ def build_datasets(config: ResolvedConfig, splits: Sequence[str]) -> dict[str, l
     return datasets
 
 
-def _set_output_dir(config: ResolvedConfig) -> None:
-    """Name a new folder by the time where the config names none, the same one on all ranks."""
-    if config.run.output_dir is None:
+def _output_folder(config: ResolvedConfig) -> RunFolder:
+    """Return the folder of this run; where the config names none, a new one, the same on all ranks."""
+    output_dir = config.run.output_dir
+    if output_dir is None:
         folder = _new_folder(Path("output") / Path(config.source).stem)
-        _put_output_dir(config, str(distributed.broadcast_object(folder)))
+        output_dir = str(distributed.broadcast_object(folder))
+        _put_output_dir(config, output_dir)
+    return RunFolder(Path(output_dir).expanduser())
 
 
 def _put_output_dir(config: ResolvedConfig, output_dir: str) -> None:
@@ -231,10 +240,12 @@ def _refuse_to_resume(run: RunConfig, folder: RunFolder) -> None:
         )
 
 
-def _take_trained_weights(config: ResolvedConfig, saved: RunFolder | None, options: Sequence[str]) -> bool:
-    """Let an evaluation test what a run has trained; return whether it does.
+def _take_trained_weights(
+    config: ResolvedConfig, saved: RunFolder | None, output: RunFolder, options: Sequence[str]
+) -> bool:
+    """Let an evaluation test what a run has trained; return whether that is the run in `output`.
 
-    The run is the one whose config is used, or else the one in ``run.output_dir``. Its best checkpoint
+    The run is the one whose config is used, `saved`, or else the one in `output`. Its best checkpoint
     is tested, or else its newest, unless `options` name weights.
 
     Raises:
@@ -242,7 +253,6 @@ def _take_trained_weights(config: ResolvedConfig, saved: RunFolder | None, optio
     """
     if any(is_set(options, f"model.{key}") for key in WEIGHT_KEYS):
         return False
-    output = RunFolder(Path(config.run.output_dir).expanduser())
     run = next((folder for folder in (saved, output) if folder is not None and was_trained(folder)), None)
     if run is None:
         if saved is not None and not config.run.evaluate:
