@@ -71,7 +71,7 @@ def _parser(command: str | None) -> Parser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (("train", "train and test as a config says"), ("evaluate", "only test")):
-        _add_run_arguments(commands.add_parser(name, help=text))
+        _add_run_arguments(commands.add_parser(name, help=text), name)
     for module in COMMANDS:
         importlib.import_module(f"lavis_lite.commands.{module}").add_parser(commands)
     if command is not None:
@@ -79,8 +79,13 @@ def _parser(command: str | None) -> Parser:
     return parser
 
 
-def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cfg-path", required=True, help="run file (yaml)")
+def _add_run_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    if command == "evaluate":
+        source = parser.add_mutually_exclusive_group(required=True)
+        source.add_argument("run", nargs="?", help="run folder; its best checkpoint is tested")
+        source.add_argument("--cfg-path", help="run file (yaml), or a run folder")
+    else:
+        parser.add_argument("--cfg-path", required=True, help="run file (yaml)")
     parser.add_argument(
         "--options",
         nargs="+",
@@ -196,7 +201,7 @@ def _launch(options: argparse.Namespace) -> int:
     is_first = not launched_by_torchrun() or os.environ["RANK"] == "0"
     try:
         folder = launch(
-            options.cfg_path,
+            options.cfg_path or options.run,
             options.options,
             options.imports,
             evaluate_only=options.command == "evaluate",

@@ -11,16 +11,31 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from lavis_lite.commands.run_folders import (
+    refuse_folder_of_other_results,
+    saved_run,
+    take_evaluation_folder,
+    take_folder,
+    was_trained,
+)
 from lavis_lite.common import distributed
 from lavis_lite.common.checkpoint import CheckpointStore
-from lavis_lite.common.config import ResolvedConfig, load_config
+from lavis_lite.common.config import ResolvedConfig, is_set, load_config
 from lavis_lite.common.logging import setup_logging
 from lavis_lite.common.random import seed_everything
 from lavis_lite.common.registry import registry
+from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.common.schema import ConfigError
+from lavis_lite.runners.made_with import describe_evaluation
+from lavis_lite.runners.precision import Precision
+from lavis_lite.runners.resuming import find_resume_point
+from lavis_lite.runners.testing import test_best, test_weights
 
 logger = logging.getLogger(__name__)
+
+# Settings of the model that say which weights to load.
+WEIGHT_KEYS = ("finetuned", "load_finetuned", "pretrained", "load_pretrained")
 
 
 def launch(
@@ -33,56 +48,140 @@ def launch(
     """Run a config: train and test, or only test. Return the folder with everything that came of it.
 
     Args:
-        cfg_path: the run file, or the config.yaml of a run folder.
-        options: settings over those of the file, as ``key=value``.
-        imports: the user's own modules.
+        cfg_path: a run file, or a run folder, which stands for the config.yaml in it.
+        options: overrides as ``key=value``.
+        imports: the caller's own modules.
         evaluate_only: test and do not train.
         trust_imports: import the modules that the config.yaml of a run folder names.
 
     Raises:
-        ConfigError: anything wrong with the config, before any work.
-        StoppedError: a signal asked to stop; the same command goes on.
+        ConfigError: anything wrong with the config or the folder, before any work.
+        StoppedError: a signal asked to stop; the same command continues.
     """
-    config = load_config(cfg_path, options, imports, trust_imports)
+    saved = saved_run(cfg_path)
+    source = cfg_path if saved is None else saved.config_file
+    config = load_config(source, _with_named_weights(options), imports, trust_imports)
+    if saved is not None and not is_set(options, "run.output_dir"):
+        _put_output_dir(config, str(saved.path))  # where the folder lies now
     evaluate_only = evaluate_only or config.run.evaluate
     task = registry.get_task_class(config.run.task)(config.run)
     task.check()
     device = distributed.pick_device(config.run.device)
     distributed.start(device.type)
     try:
-        folder = _run_folder(config, evaluate_only)
-        setup_logging(distributed.rank(), folder.path)
+        setup_logging(distributed.rank())
         if config.run.device == "cuda" and device.type != "cuda":
             logger.warning("run.device is cuda but there is no GPU here: running on the CPU.")
-        _run(config, task, folder, device, evaluate_only)
+        folder = _output_folder(config)
+        if evaluate_only:
+            trained_here = _take_trained_weights(config, saved, folder, options)
+            return _evaluate(config, task, device, folder, trained_here)
+        return _train(config, task, device, folder)
     finally:
         distributed.stop()
+
+
+def _with_named_weights(options: Sequence[str]) -> list[str]:
+    """Return `options`, in which the weights that are named are the ones that are loaded."""
+    named = {key for key in WEIGHT_KEYS if is_set(options, f"model.{key}")}
+    switches = {}
+    if "finetuned" in named:
+        switches["load_finetuned"] = "true"
+    elif "pretrained" in named:
+        switches.update(load_finetuned="false", load_pretrained="true")
+    return [*options, *(f"model.{key}={value}" for key, value in switches.items() if key not in named)]
+
+
+def _train(config: ResolvedConfig, task: Any, device: Any, folder: RunFolder) -> RunFolder:
+    """Train, from where the run in the folder stands, and test the best weights."""
+    run = config.run
+    lock = take_folder(folder)
+    try:
+        _refuse_to_resume(run, folder)
+        refuse_folder_of_other_results(folder)
+        setup_logging(distributed.rank(), folder.path)
+        store = CheckpointStore(folder.checkpoints, keep=run.save_total_limit)
+        point = find_resume_point(store, run.resume_ckpt_path, config.sections)
+        datasets, model = _build(
+            config, task, device, (*run.train_splits, *run.valid_splits, *run.test_splits)
+        )
+        runner = _runner(config, task, model, datasets, folder, device)
+        runner.prepare(point)
+        del point  # with the weights in it
+        _save_config(config, model, folder)
+        runner.train()
+        if run.test_splits:
+            test_best(runner)
+        runner.log.close()
+        _write_report(run, folder)
+    finally:
+        if lock is not None:
+            lock.release()
     return folder
 
 
-def _run(config: ResolvedConfig, task: Any, folder: RunFolder, device: Any, evaluate_only: bool) -> None:
-    """Build data, model and runner, in that order, and let the runner work."""
+def _evaluate(
+    config: ResolvedConfig, task: Any, device: Any, folder: RunFolder, trained_here: bool
+) -> RunFolder:
+    """Test the weights that the config names, and return where the results are.
+
+    Args:
+        config: its model section names the weights.
+        task: what to evaluate.
+        device: what to run on.
+        folder: ``run.output_dir``.
+        trained_here: whether the weights are those of the run in `folder`.
+    """
     run = config.run
-    seed_everything(run.seed)
-    splits = run.test_splits if evaluate_only else [*run.train_splits, *run.valid_splits, *run.test_splits]
+    datasets, model = _build(config, task, device, run.test_splits)
+    precision = Precision(run.amp, device)
+    made_with = describe_evaluation(
+        run, config.sections, model, datasets, precision, step=model.trained_steps
+    )
+    folder, lock = take_evaluation_folder(folder, made_with, own_weights=trained_here)
+    try:
+        setup_logging(distributed.rank(), folder.path)
+        if not was_trained(folder):
+            config.sections["run"].update(evaluate=True, output_dir=str(folder.path))
+            _save_config(config, model, folder)
+        runner = _runner(config, task, model, datasets, folder, device)
+        runner.state.step = model.trained_steps or 0
+        test_weights(runner, made_with)
+        runner.log.close()
+        _write_report(run, folder)
+    finally:
+        if lock is not None:
+            lock.release()
+    return folder
+
+
+def _build(
+    config: ResolvedConfig, task: Any, device: Any, splits: Sequence[str]
+) -> tuple[dict[str, list[Dataset]], Any]:
+    """Build the data sets and the model, in that order."""
+    seed_everything(config.run.seed)
     datasets = build_datasets(config, splits)
     model = registry.get_model_class(config.arch).from_config(config.model)
     task.prepare(model)
     logger.info("%s: %s parameters, on %s.", config.arch, model.show_n_params(), device)
+    return datasets, model
+
+
+def _runner(
+    config: ResolvedConfig, task: Any, model: Any, datasets: Mapping[str, Any], folder: RunFolder, device: Any
+) -> Any:
+    runner_class = registry.get_runner_class(config.run.runner)
+    return runner_class(config.run, task, model, datasets, folder, config.sections, device)
+
+
+def _save_config(config: ResolvedConfig, model: Any, folder: RunFolder) -> None:
+    """Write the settings that are now used, and what the weights need beside them."""
     if distributed.is_main():
         config.save(folder.config_file)
         model.save_pretrained_files(folder.path)
-    runner_class = registry.get_runner_class(run.runner)
-    runner = runner_class(run, task, model, datasets, folder, config.sections, device)
-    if evaluate_only:
-        runner.evaluate_best(run.test_splits)
-    else:
-        runner.train()
-        if runner.is_complete():
-            logger.info("This run is complete: %s.", folder.evaluate_file)
-        elif run.test_splits:
-            runner.evaluate_best(run.test_splits)
-    runner.log.close()
+
+
+def _write_report(run: RunConfig, folder: RunFolder) -> None:
     if distributed.is_main() and run.report:
         from lavis_lite.report.run_report import write_run_report
 
@@ -132,34 +231,59 @@ def _refuse_missing(dataset: Dataset, max_bad_fraction: float) -> None:
         )
 
 
-def _run_folder(config: ResolvedConfig, evaluate_only: bool) -> RunFolder:
-    """Return the folder of this run, checked against what an earlier run may have left there.
-
-    Raises:
-        ConfigError: it holds a run of another model, or any run where `resume` is "never".
-    """
+def _output_folder(config: ResolvedConfig) -> RunFolder:
+    """Return the folder of this run; where the config names none, a new one, the same on all ranks."""
     output_dir = config.run.output_dir
     if output_dir is None:
-        output_dir = str(distributed.broadcast_object(_new_folder(Path("output") / Path(config.source).stem)))
-        config.run = replace(config.run, output_dir=output_dir)
-        config.sections["run"]["output_dir"] = output_dir
-    folder = RunFolder(Path(output_dir).expanduser())
-    if evaluate_only or not CheckpointStore(folder.checkpoints).steps():
-        return folder
-    if config.run.resume == "never":
+        folder = _new_folder(Path("output") / Path(config.source).stem)
+        output_dir = str(distributed.broadcast_object(folder))
+        _put_output_dir(config, output_dir)
+    return RunFolder(Path(output_dir).expanduser())
+
+
+def _put_output_dir(config: ResolvedConfig, output_dir: str) -> None:
+    config.run = replace(config.run, output_dir=output_dir)
+    config.sections["run"]["output_dir"] = output_dir
+
+
+def _refuse_to_resume(run: RunConfig, folder: RunFolder) -> None:
+    """Refuse a folder that holds a run where `resume` is "never".
+
+    Raises:
+        ConfigError: it does. A launcher's restart of the same run may continue.
+    """
+    if run.resume == "never" and CheckpointStore(folder.checkpoints).steps() and not distributed.restarted():
         raise ConfigError(
             f"run.output_dir: {folder.path} already holds a run, and run.resume is never. Choose another "
-            "output_dir, or set run.resume=auto to go on with that run."
+            "output_dir, or set run.resume=auto to continue that run."
         )
-    previous = folder.previous_config()
-    for key in ("model", "datasets") if previous is not None else ():
-        before, now = previous[key], config.sections[key]
-        if before != now:
+
+
+def _take_trained_weights(
+    config: ResolvedConfig, saved: RunFolder | None, output: RunFolder, options: Sequence[str]
+) -> bool:
+    """Let an evaluation test what a run has trained; return whether that is the run in `output`.
+
+    The run is the one whose config is used, `saved`, or else the one in `output`. Its best checkpoint
+    is tested, or else its newest, unless `options` name weights.
+
+    Raises:
+        ConfigError: the run has saved no weights yet.
+    """
+    if any(is_set(options, f"model.{key}") for key in WEIGHT_KEYS):
+        return False
+    run = next((folder for folder in (saved, output) if folder is not None and was_trained(folder)), None)
+    if run is None:
+        if saved is not None and not config.run.evaluate:
             raise ConfigError(
-                f"run.output_dir: {folder.path} holds a run with another {key} section "
-                f"({_difference(before, now, key)}). Choose another output_dir to start a new run."
+                f"{saved.path}: this run has saved no checkpoint yet. To test other weights, name them with "
+                "--options model.finetuned=FILE."
             )
-    return folder
+        return False
+    file = distributed.broadcast_object(str(run.weights()))
+    config.sections["model"].update(finetuned=file, load_finetuned=True)
+    logger.info("Testing %s.", file)
+    return run.path.resolve() == output.path.resolve()
 
 
 def _new_folder(parent: Path) -> Path:
@@ -171,20 +295,12 @@ def _new_folder(parent: Path) -> Path:
     return earlier[-1] if earlier else parent / f"{datetime.now():%Y%m%d_%H%M%S}_{launched}"
 
 
-def _difference(before: Any, now: Any, path: str) -> str:
-    """Say where two settings differ first."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for key in [*now, *before]:
-            if before.get(key) != now.get(key):
-                return _difference(before.get(key), now.get(key), f"{path}.{key}")
-    return f"{path} was {before!r} and is now {now!r}"
-
-
 def print_table(folder: RunFolder) -> None:
     """Print the metrics of a run's test splits."""
-    metrics = folder.metrics()
-    if metrics is None:
+    results = folder.test_results()
+    if results is None:
         return
+    metrics, made_with = results
     names = list(dict.fromkeys(name for values in metrics.values() for name in values))
     numbers = [name for name in names if any(isinstance(v.get(name), int | float) for v in metrics.values())]
     width = max([len(name) for name in numbers], default=0)
@@ -200,4 +316,7 @@ def print_table(folder: RunFolder) -> None:
             print(f"{split}: no {metric}: {reason}")
         if values.get("samples_without_image"):
             print(f"{split}: {len(values['samples_without_image'])} samples had no readable image.")
+    if made_with:
+        step = "unknown" if made_with.get("step") is None else made_with["step"]
+        print(f"\nweights {made_with.get('weights')}, step {step}, seed {made_with.get('seed')}")
     print(f"\n{folder.path}")

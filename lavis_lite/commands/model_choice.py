@@ -15,7 +15,7 @@ def model_of(checkpoint: str, name: str, model_type: str) -> tuple[str, str | No
     """Return name and type of the model of `checkpoint`: a run folder names its own.
 
     Raises:
-        ConfigError: the run folder's config is damaged, or names modules that are neither imported nor trusted.
+        ConfigError: the run folder's config is damaged, or names modules that are not imported or trusted.
     """
     from lavis_lite.common.run_folder import RunFolder
 

@@ -34,7 +34,8 @@ def _execute_report(options: argparse.Namespace) -> int:
 
 def _execute_metrics(options: argparse.Namespace) -> int:
     from lavis_lite.commands.launch import print_table
-    from lavis_lite.common.files import read_json
+    from lavis_lite.common.files import FileError
+    from lavis_lite.common.results import read_results
     from lavis_lite.common.run_folder import RunFolder
     from lavis_lite.common.schema import ConfigError
     from lavis_lite.report.run_report import check_run_folder
@@ -46,10 +47,9 @@ def _execute_metrics(options: argparse.Namespace) -> int:
             f"{folder.evaluate_file}: there is no such file; the run is not evaluated yet. Evaluate it, or "
             "let its training end."
         )
-    metrics = read_json(folder.evaluate_file)
-    if not isinstance(metrics, dict) or not all(isinstance(values, dict) for values in metrics.values()):
-        raise ConfigError(
-            f"{folder.evaluate_file}: is damaged: it holds no metrics by split. Evaluate the run again."
-        )
+    try:
+        read_results(folder.evaluate_file)
+    except FileError as error:
+        raise ConfigError(f"{error} Evaluate the run again.") from error
     print_table(folder)
     return 0

@@ -242,6 +242,11 @@ def read_options(options: Sequence[str]) -> DictConfig:
     return settings
 
 
+def is_set(options: Sequence[str], key_path: str) -> bool:
+    """Return True where the words of a command line set `key_path` to something."""
+    return Layer("--options", read_options(options)).sets(key_path)
+
+
 def _read_saved(path: Path) -> DictConfig:
     """Return the config of a run folder, which is not resolved again."""
     config = read_saved_config(path)

@@ -80,12 +80,14 @@ def parameter_groups(
         if not any(name == part or name.startswith(part + ".") for name, _ in model.named_parameters()):
             parts = [name for name, _ in model.named_children()]
             raise ValueError(f"run.lr_scale: the model has no part {part!r}.{suggest(part, parts)}")
-    groups: dict[tuple[float, float], dict[str, object]] = {}
+    # By whether they decay, not by how much: so the groups stay the same when `weight_decay` changes.
+    groups: dict[tuple[float, bool], dict[str, object]] = {}
     for name, parameter in named:
         matching = [part for part in lr_scale if name == part or name.startswith(part + ".")]
         scale = lr_scale[max(matching, key=len)] if matching else 1.0
-        decay = weight_decay if parameter.ndim >= 2 and not name.endswith("bias") else 0.0
-        group = groups.setdefault((scale, decay), {"params": [], "weight_decay": decay, "lr_scale": scale})
+        decays = parameter.ndim >= 2 and not name.endswith("bias")
+        settings = {"params": [], "weight_decay": weight_decay if decays else 0.0, "lr_scale": scale}
+        group = groups.setdefault((scale, decays), settings)
         group["params"].append(parameter)
     if not groups:
         raise ValueError("run.freeze leaves nothing to train; unfreeze a part of the model.")

@@ -47,9 +47,10 @@ class RunConfig:
         save_last: write a resumable checkpoint at the end.
         seed: of everything random.
         output_dir: the run's folder; None makes one named by the time under ``output/``.
-        resume: "auto" goes on from the newest whole checkpoint in `output_dir`; "never" refuses a
+        resume: "auto" continues from the newest whole checkpoint in `output_dir`; "never" refuses a
             folder that has any.
-        resume_ckpt_path: resumable checkpoint to start from when the folder has none.
+        resume_ckpt_path: checkpoint of another run to continue from when the folder has none; the data
+            may be other data then.
         max_bad_steps: steps with a loss or gradient that is not finite before the run stops.
         max_bad_fraction: share of training images that may be unreadable before the run stops.
         compile: run the transformer layers through torch.compile.

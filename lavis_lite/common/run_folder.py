@@ -9,8 +9,9 @@ from typing import Any
 
 from lavis_lite.common.checkpoint import CheckpointError, CheckpointStore, load_file
 from lavis_lite.common.checkpoint_formats import other_folder
-from lavis_lite.common.files import FileError, read_json
+from lavis_lite.common.files import FileError
 from lavis_lite.common.registry import registry, suggest
+from lavis_lite.common.results import read_results
 from lavis_lite.common.saved_config import check_saved_config, read_saved_config
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.common.user_modules import import_saved_modules, missing_files
@@ -29,7 +30,8 @@ class RunFolder:
     ``checkpoints/``    the newest few, and ``checkpoint_best.pth``
     ``tokenizer/``      what the text model reads with
     ``result/``         captions by split and epoch
-    ``evaluate.json``   metrics by split
+    ``evaluate.json``   metrics by split, and what they were made with
+    ``evaluate_.../``   evaluations with other weights, data or settings
     ``report.html``     all of it to look at
     ==================  =========================================================
     """
@@ -120,16 +122,6 @@ class RunFolder:
             logger.warning("%s A copy of it in %s is used.", error, copy[0])
             return copy[1]
 
-    def previous_config(self) -> dict[str, Any] | None:
-        """Return the config of the run that was here before, or None if nothing tells it (with a warning)."""
-        if not self.config_file.exists() and not CheckpointStore(self.checkpoints).steps():
-            return None
-        try:
-            return self.config()
-        except ConfigError as error:
-            logger.warning("%s The present command's config takes its place.", error)
-            return None
-
     def _config_in_checkpoint(self) -> tuple[Path, dict[str, Any]] | None:
         store = CheckpointStore(self.checkpoints)
         for path in (*store.steps(), store.best):
@@ -192,21 +184,18 @@ class RunFolder:
             model["tokenizer"] = str(self.path / "tokenizer")
         return {"model": model, "preprocess": preprocess}
 
-    def metrics(self) -> dict[str, dict[str, Any]] | None:
-        """Return the metrics by split; None where there are none.
+    def test_results(self) -> tuple[dict[str, dict[str, Any]], dict[str, Any]] | None:
+        """Return the metrics by split and what made them (see `read_results`); None where there are none.
 
         A damaged file counts as none, with a warning.
         """
         if not self.evaluate_file.exists():
             return None
         try:
-            metrics = read_json(self.evaluate_file)
-            if not isinstance(metrics, dict) or not all(isinstance(v, dict) for v in metrics.values()):
-                raise FileError(f"{self.evaluate_file}: holds no metrics by split.")
+            return read_results(self.evaluate_file)
         except FileError as error:
             logger.warning("%s The run counts as not tested.", error)
             return None
-        return metrics
 
     def weights(self) -> Path:
         """Return the best checkpoint, or the newest where none is best.

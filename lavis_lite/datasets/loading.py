@@ -130,16 +130,10 @@ class TrainLoader:
     ) -> None:
         self.size = len(dataset)
         self.global_batch = batch_size * world_size
-        whole, rest = divmod(self.size, self.global_batch)
-        self.batches_per_epoch = whole + (1 if rest and (not drop_last or not whole) else 0)
         self._schedule = _Schedule(
-            self.size,
-            self.global_batch,
-            self.batches_per_epoch,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
+            self.size, self.global_batch, drop_last, seed=seed, rank=rank, world_size=world_size
         )
+        self.batches_per_epoch = self.batches_after(0)
         self._loader = DataLoader(
             KeyedSamples(dataset, seed, policy),
             batch_sampler=self._schedule,
@@ -151,9 +145,26 @@ class TrainLoader:
             worker_init_fn=leave_signals_to_parent,
         )
 
-    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[dict[str, Any]]:
-        """Yield the batches of `epoch` from `first_batch` on."""
+    @property
+    def layout(self) -> dict[str, Any]:
+        """What must be equal for a batch's number to mean the same place in the data."""
+        return {"samples": self.size, "global_batch": self.global_batch}
+
+    def batches_after(self, skipped: int) -> int:
+        """Return how many batches an epoch has without its first `skipped` samples."""
+        return self._schedule.batches_after(skipped)
+
+    def epoch(self, epoch: int, first_batch: int = 0, skipped: int = 0) -> Iterator[dict[str, Any]]:
+        """Yield the batches of `epoch` from `first_batch` on.
+
+        Args:
+            epoch: number of the epoch; with the seed it decides the order.
+            first_batch: where to enter it.
+            skipped: samples at its beginning that are in no batch, because the run that was resumed has
+                seen them in batches of another size.
+        """
         self._schedule.epoch, self._schedule.first_batch = epoch, first_batch
+        self._schedule.skipped = skipped
         for number, batch in enumerate(start_workers(self._loader), start=first_batch):
             batch[FILLER] = self._schedule.is_filler(number)
             yield batch
@@ -165,24 +176,30 @@ class _Schedule:
     Args:
         size: samples of the data set.
         global_batch: samples of all ranks in one batch.
-        batches: in an epoch.
+        drop_last: leave out an incomplete last batch, unless it is the only one.
     """
 
     def __init__(
-        self, size: int, global_batch: int, batches: int, *, seed: int, rank: int, world_size: int
+        self, size: int, global_batch: int, drop_last: bool, *, seed: int, rank: int, world_size: int
     ) -> None:
         # No reference to the loader: in a cycle with it, its workers would be ended only after a timeout.
-        self.size, self.global_batch, self.batches = size, global_batch, batches
+        self.size, self.global_batch, self.drop_last = size, global_batch, drop_last
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
         self.first_batch = 0
+        self.skipped = 0
 
     def __len__(self) -> int:
-        return self.batches - self.first_batch
+        return self.batches_after(self.skipped) - self.first_batch
+
+    def batches_after(self, skipped: int) -> int:
+        """Return how many batches an epoch has without its first `skipped` samples."""
+        whole, rest = divmod(self.size - skipped, self.global_batch)
+        return whole + (1 if rest and (not self.drop_last or not whole) else 0)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         order = torch.randperm(self.size, generator=keyed_generator(self.seed, self.epoch)).tolist()
-        for number in range(self.first_batch, self.batches):
+        for number in range(self.first_batch, self.batches_after(self.skipped)):
             share = self._share(number)
             # An empty share still takes part in the step, with a sample of weight zero.
             yield [SampleKey(self.epoch, order[place]) for place in share] or [
@@ -194,7 +211,7 @@ class _Schedule:
 
     def _share(self, number: int) -> range:
         """Return the places in the epoch's order that this rank takes of global batch `number`."""
-        first = number * self.global_batch
+        first = self.skipped + number * self.global_batch
         count = min(self.global_batch, self.size - first)
         cuts = [first + count * rank // self.world_size for rank in range(self.world_size + 1)]
         return range(cuts[self.rank], cuts[self.rank + 1])

@@ -24,7 +24,12 @@ class Loader(Protocol):
     @property
     def batches_per_epoch(self) -> int: ...
 
-    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[dict[str, Any]]: ...
+    @property
+    def layout(self) -> dict[str, Any]: ...
+
+    def batches_after(self, skipped: int) -> int: ...
+
+    def epoch(self, epoch: int, first_batch: int = 0, skipped: int = 0) -> Iterator[dict[str, Any]]: ...
 
 
 def train_loader(
@@ -103,7 +108,19 @@ class MixedLoader:
         """Batches of an epoch: those of all loaders together."""
         return sum(loader.batches_per_epoch for loader in self.loaders)
 
-    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[dict[str, Any]]:
+    @property
+    def layout(self) -> dict[str, Any]:
+        """What must be equal for a batch's number to mean the same place in the data."""
+        parts = [loader.layout for loader in self.loaders]
+        return {"samples": sum(part["samples"] for part in parts), "parts": parts}
+
+    def batches_after(self, skipped: int) -> int:
+        """Return how many batches an epoch has; no samples can be skipped."""
+        if skipped:
+            raise ValueError("the samples of a mixture cannot be skipped")
+        return self.batches_per_epoch
+
+    def epoch(self, epoch: int, first_batch: int = 0, skipped: int = 0) -> Iterator[dict[str, Any]]:
         """Yield the batches of `epoch` from `first_batch` on; each loader goes on where it stood."""
         taken = torch.zeros(len(self.loaders), dtype=torch.long)
         for earlier in range(epoch):

@@ -51,6 +51,7 @@ class BaseModel(nn.Module):
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
         self.config = config if config is not None else self.Config()
+        self.trained_steps: int | None = None  # of the weights that were loaded, where their file says
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> BaseModel:
@@ -97,24 +98,28 @@ class BaseModel(nn.Module):
         self.take(load_address(url_or_filename if run is None else run.weights()))
 
     def take(self, weights: Weights) -> None:
-        """Take what an address gave.
+        """Take what an address gave: of a resumable checkpoint the average of its weights, if it keeps one.
 
         Raises:
             CheckpointError: it does not fit; what it is instead is said first, where that can be told.
         """
-        own = self.state_dict()
-        state_dict = without_wrappers(weights.checkpoint["model"], own.keys(), weights.source)
+        own, checkpoint = self.state_dict(), weights.checkpoint
+        state_dict = without_wrappers(checkpoint["model"], own.keys(), weights.source)
         try:
             self.load_weights(state_dict, source=weights.source)
         except CheckpointError as error:
-            reason = explain_misfit({**weights.checkpoint, "model": state_dict}, own, self._arch())
+            reason = explain_misfit({**checkpoint, "model": state_dict}, own, self._arch())
             if not reason:
                 raise
             details = str(error).removeprefix(f"{weights.source}: ")
             raise CheckpointError(f"{weights.source}: {reason} {details}") from error
-        if (arch := arch_of(weights.checkpoint)) not in (None, self._arch()):
+        if (arch := arch_of(checkpoint)) not in (None, self._arch()):
             logger.info("%s: holds the weights of %s; %s took its parts.", weights.source, arch, self._arch())
-        settings = weights.checkpoint.get("inference") or {}
+        self._take_average(checkpoint.get("average"), weights.source)
+        state = checkpoint.get("state")
+        step = state.get("step") if isinstance(state, Mapping) else checkpoint.get("step")
+        self.trained_steps = step if isinstance(step, int) else None
+        settings = checkpoint.get("inference") or {}
         if not isinstance(settings, Mapping):
             raise CheckpointError(f"{weights.source}: the file is damaged: 'inference' is no mapping.")
         self.load_inference_settings(settings)
@@ -123,6 +128,18 @@ class BaseModel(nn.Module):
         """Return the name that this model is registered under, or its class's name."""
         names = registry.list_models()
         return next((n for n in names if registry.get_model_class(n) is type(self)), type(self).__name__)
+
+    @torch.no_grad()
+    def _take_average(self, average: Any, source: str) -> None:
+        """Exchange parameters for the average that a resumable checkpoint keeps of them, if it keeps one."""
+        if not isinstance(average, Mapping):
+            return
+        parameters = dict(self.named_parameters())
+        if any(n not in parameters or parameters[n].shape != value.shape for n, value in average.items()):
+            logger.warning("%s: its average of weights is of another model and is not used.", source)
+            return
+        for name, value in average.items():
+            parameters[name].copy_(value)
 
     def load_weights(self, state_dict: Mapping[str, torch.Tensor], source: str) -> None:
         """Take `state_dict`, strictly; a subclass says here which differences it can bridge."""

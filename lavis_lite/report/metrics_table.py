@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lavis_lite.common.results import MADE_WITH
 from lavis_lite.common.writers import as_number
 
 
@@ -29,8 +30,8 @@ def metrics_table(by_split: Mapping[str, Any], notice: str | None = None) -> Met
     table = MetricsTable(notice=notice)
     cells: dict[str, dict[str, str]] = {}
     for split, values in by_split.items():
-        if not isinstance(values, Mapping):
-            table.remarks.append(("run", split, _text(values)))
+        if split == MADE_WITH or not isinstance(values, Mapping):
+            table.remarks.append(("run", split.replace("_", " "), _text(values)))
             continue
         table.splits.append(split)
         for name, value in values.items():

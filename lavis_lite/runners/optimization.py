@@ -141,6 +141,13 @@ class Optimization:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take moments and scale; decay, betas and factors of the groups stay those of the config."""
+        settings = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in self.optimizer.param_groups
+        ]
         self.shared.load_optimizer_state(self.optimizer, state["optimizer"])
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own)
         if state["scaler"]:
             self.precision.scaler.load_state_dict(state["scaler"])

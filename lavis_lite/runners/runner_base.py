@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,20 +15,21 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from lavis_lite.common import distributed
-from lavis_lite.common.checkpoint import CheckpointStore, load_file
+from lavis_lite.common.checkpoint import CheckpointStore
 from lavis_lite.common.files import write_json
 from lavis_lite.common.metric_log import MetricLog
 from lavis_lite.common.optim import SchedulePlan
 from lavis_lite.common.progress import Progress
-from lavis_lite.common.random import rng_state, seed_everything, set_rng_state
+from lavis_lite.common.random import rng_state, seed_everything
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.run_folder import RunFolder
+from lavis_lite.common.schema import ConfigError
 from lavis_lite.common.signals import StoppedError, StopSignals
 from lavis_lite.common.weights_and_biases import WandbWriter
 from lavis_lite.common.writers import RunLog
 from lavis_lite.datasets.loading import BAD_SAMPLES
-from lavis_lite.datasets.mixing import train_loader
+from lavis_lite.datasets.mixing import Loader, train_loader
 from lavis_lite.runners.averaging import WeightAverage
 from lavis_lite.runners.bad_data import BadSamples, TrainingError
 from lavis_lite.runners.evaluation import evaluate_split, joined, plain_numbers
@@ -37,7 +37,8 @@ from lavis_lite.runners.optimization import Optimization, StepResult
 from lavis_lite.runners.parallel import Alone, share_model
 from lavis_lite.runners.precision import Precision
 from lavis_lite.runners.rehearsal import Rehearsal, check_output, checkpoint_bytes
-from lavis_lite.runners.state import TrainState, check_resumable, load_resumable
+from lavis_lite.runners.resuming import ResumePoint, resume
+from lavis_lite.runners.state import TrainState
 from lavis_lite.runners.throughput import Throughput
 
 logger = logging.getLogger(__name__)
@@ -85,13 +86,30 @@ class RunnerBase:
         self.bad_samples = BadSamples()
         self.saved_state: dict[str, Any] = {}
         self.shared = Alone(self.model.to(device))
+        self.loader: Loader  # made by `prepare`; an evaluation needs none
+        self.batches_per_epoch = 0
 
     # ---- what a segment is ----
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps an epoch; a last window of fewer batches counts."""
-        return -(-self.loader.batches_per_epoch // self.config.accum_grad_iters)
+        return -(-self.batches_per_epoch // self.config.accum_grad_iters)
+
+    @property
+    def position(self) -> int:
+        """Optimizer steps that lead to this place in the data with the present settings.
+
+        Equal to ``state.step``, unless the run was resumed with another batch size. The schedule, the
+        segments and the end of the run are counted by it.
+        """
+        batches = self.batches_of_this_epoch - self.state.batch
+        return (self.state.epoch + 1) * self.steps_per_epoch + (-batches // self.config.accum_grad_iters)
+
+    @property
+    def batches_of_this_epoch(self) -> int:
+        """Batches of the epoch that the state stands in."""
+        return self.loader.batches_after(self.state.skipped) if self.state.skipped else self.batches_per_epoch
 
     @property
     def steps_per_segment(self) -> int:
@@ -100,30 +118,52 @@ class RunnerBase:
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Optimizer steps of the whole run, counted as `position`."""
         return self.steps_per_epoch * self.config.max_epoch
+
+    @property
+    def last_step(self) -> int:
+        """What ``state.step`` will be at the end of the run."""
+        return self.state.step + self.total_steps - self.position
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.position >= self.total_steps or self.state.stopped_early
 
     @property
     def segment(self) -> int:
         """How many segments are complete; none where nothing was trained."""
-        if self.state.step == 0:
+        if self.state.step == 0 or self.batches_per_epoch == 0:
             return 0
-        return -(-self.state.step // self.steps_per_segment)
+        return -(-self.position // self.steps_per_segment)
 
     # ---- training ----
+
+    def prepare(self, point: ResumePoint | None = None) -> None:
+        """Build what training needs, and continue from `point`, if there is one.
+
+        Raises:
+            ConfigError: there is nothing to train on, or the run cannot continue with these settings.
+        """
+        self._prepare_training()
+        if point is None:
+            self.log.start_over()
+        else:
+            resume(self, point)
 
     def train(self) -> None:
         """Train to the end, or to where patience runs out, evaluating and saving on the way.
 
+        Call `prepare` before.
+
         Raises:
             StoppedError: a signal asked to stop; the state is saved.
-            TrainingError: losses that are not finite, or too many unreadable images.
+            TrainingError: losses that are not finite, too many unreadable images, or data that ends early.
         """
-        self._prepare_training()
-        self.resume()
         self.bad_samples.check()
         self.rehearse()
-        progress = Progress(self.total_steps, "train", initial=self.state.step, enabled=distributed.is_main())
+        progress = Progress(self.last_step, "train", initial=self.state.step, enabled=distributed.is_main())
         with self.signals, progress:
             if self.state.evaluation_due:
                 self.finish_segment()
@@ -157,7 +197,7 @@ class RunnerBase:
         Raises:
             ConfigError: a data set, a setting, a metric or the disk will not do.
         """
-        if self.state.step >= self.total_steps or self.state.stopped_early:
+        if self.has_ended:
             return
         started = time.perf_counter()
         check_output(self.folder, checkpoint_bytes(self.model), self.config.save_total_limit)
@@ -173,19 +213,29 @@ class RunnerBase:
         self.throughput.pause(time.perf_counter() - started)
 
     def windows(self) -> Iterator[list[dict[str, Any]]]:
-        """Yield the batches of each optimizer step, from where the state stands to the end of the run."""
-        while self.state.step < self.total_steps and not self.state.stopped_early:
-            batches = self.loader.epoch(self.state.epoch, self.state.batch)
+        """Yield the batches of each optimizer step, from where the state stands to the end of the run.
+
+        Raises:
+            TrainingError: the data gives no batch where one is due.
+        """
+        while not self.has_ended:
+            before = self.position
+            batches = self.loader.epoch(self.state.epoch, self.state.batch, self.state.skipped)
             while window := list(islice(batches, self.config.accum_grad_iters)):
                 yield window
-                if self.state.step >= self.total_steps:
+                if self.position >= self.total_steps:
                     return
+            if self.position == before:
+                raise TrainingError(
+                    f"The training data ends at batch {self.state.batch} of epoch {self.state.epoch + 1}, "
+                    f"which should have {self.batches_of_this_epoch}. Was it changed while it was read?"
+                )
 
     def train_window(self, window: list[dict[str, Any]]) -> StepResult:
         """Make one optimizer step and move the state on by it."""
         self.throughput.count(window)
         unseen = self.bad_samples.unseen(note for samples in window for note in samples.pop(BAD_SAMPLES))
-        place = {"epoch": self.state.epoch, "num_iters_per_epoch": self.loader.batches_per_epoch}
+        place = {"epoch": self.state.epoch, "num_iters_per_epoch": self.batches_per_epoch}
         batches = [
             self.to_device({**samples, **place, "iters": self.state.batch + i})
             for i, samples in enumerate(window)
@@ -193,7 +243,7 @@ class RunnerBase:
         result = self.optimization.step(
             self.task,
             batches,
-            self.state.step,
+            self.position,
             self.metrics,
             stop=lambda: self.signals.received is not None,
             bad_samples=len(unseen),
@@ -209,8 +259,8 @@ class RunnerBase:
             self.shared.trained.after_skipped_step()
             self.state.bad_steps += 1
         self.state.batch += len(window)
-        if self.state.batch >= self.loader.batches_per_epoch:
-            self.state.epoch, self.state.batch = self.state.epoch + 1, 0
+        if self.state.batch >= self.batches_of_this_epoch:
+            self.state.epoch, self.state.batch, self.state.skipped = self.state.epoch + 1, 0, 0
         if not result.done:
             self._refuse_bad_steps(result, window)
         return result
@@ -266,25 +316,7 @@ class RunnerBase:
         with self.average.applied() if self.average else nullcontext(), self.shared.whole_model() as model:
             yield model
 
-    def evaluate_best(self, splits: list[str]) -> dict[str, dict[str, Any]]:
-        """Evaluate the best checkpoint of this run on `splits`; where none is best, the weights at hand."""
-        if self.store.best.is_file() and self.state.best_step is not None:
-            best = load_file(self.store.best)
-            self.model.load_weights(best["model"], source=str(self.store.best))
-            self.shared.load_whole()
-            self.average = None  # the best weights are averages already
-        metrics = self.evaluate(splits, kind="test")
-        if distributed.is_main():
-            write_json(metrics, self.folder.evaluate_file)
-        return metrics
-
-    def is_complete(self) -> bool:
-        """Tell whether the run has been trained and tested before."""
-        trained = self.state.step >= self.total_steps or self.state.stopped_early
-        done = self.folder.metrics() if trained else None
-        return done is not None and all(split in done for split in self.config.test_splits)
-
-    # ---- saving and resuming ----
+    # ---- saving ----
 
     def save(self) -> None:
         """Write everything that an exact continuation needs."""
@@ -292,6 +324,7 @@ class RunnerBase:
             **self.optimization.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "state": self.state.state_dict(),
+            "data": self.loader.layout,
             "metrics": self.metrics.state_dict(),
             "ranks": distributed.gather_objects(
                 {"rng": rng_state(), "bad_samples": sorted(self.bad_samples.numbers)}
@@ -310,48 +343,6 @@ class RunnerBase:
                 step = self.state.step
                 self.store.save_best({**self._weights(model), "step": step, "scores": plain_numbers(scores)})
         distributed.barrier()
-
-    def resume(self) -> None:
-        """Go on from the newest whole checkpoint of the run folder, if there is one."""
-        found = self.store.load_newest(check_resumable)
-        if found is None and self.config.resume_ckpt_path:
-            found = Path(self.config.resume_ckpt_path), load_resumable(self.config.resume_ckpt_path)
-        if found is None:
-            self.log.start_over()
-            return
-        path, content = found
-        self.model.load_weights(content["model"], source=str(path))
-        self.shared.load_whole()
-        self.optimization.load_state_dict(content)
-        if self.average is not None:
-            self._restore_average(content.get("average"), path)
-        self.state.load_state_dict(content["state"])
-        self.metrics.load_state_dict(content["metrics"])
-        self._restore_rank(content["ranks"])
-        self.saved_state = self.state.state_dict()
-        redone = () if self.is_complete() else ("test",)
-        self.log.resume_after(self.state.step, (*redone, "valid") if self.state.evaluation_due else redone)
-        logger.info("Resumed at step %d of %d from %s.", self.state.step, self.total_steps, path)
-
-    def _restore_average(self, average: dict[str, torch.Tensor] | None, path: Path | str) -> None:
-        if average is None:
-            logger.warning("%s holds no average of weights; run.ema_decay starts one from here.", path)
-            self.average = WeightAverage(self.shared.trained, self.config.ema_decay)
-        else:
-            self.average.load_state_dict(average)
-
-    def _restore_rank(self, ranks: list[dict[str, Any]]) -> None:
-        self.bad_samples.numbers = set().union(*(rank["bad_samples"] for rank in ranks))
-        if len(ranks) != distributed.world_size():
-            logger.warning(
-                "The checkpoint was written by %d processes and this run has %d: it goes on from the "
-                "same weights and place in the data, but dropout draws other numbers.",
-                len(ranks),
-                distributed.world_size(),
-            )
-            seed_everything(self.config.seed, self.state.step, distributed.rank())
-            return
-        set_rng_state(ranks[distributed.rank()]["rng"])
 
     def _weights(self, model: nn.Module) -> dict[str, Any]:
         return {
@@ -384,6 +375,9 @@ class RunnerBase:
             finish=self.model.text_collator(),
         )
         self._warn_of_large_batch(sum(map(len, training)))
+        self.batches_per_epoch = self.loader.batches_per_epoch
+        if self.batches_per_epoch == 0:
+            raise ConfigError("run.train_splits: there is not one sample to train on.")
         self.model.freeze_parts(config.freeze, config.unfreeze_last_vision_layers)
         self.shared = share_model(config.parallel, self.model, self.device)
         if config.compile:
@@ -420,7 +414,7 @@ class RunnerBase:
         }
 
     def _segment_ends(self) -> bool:
-        return self.state.step % self.steps_per_segment == 0 or self.state.step >= self.total_steps
+        return self.position % self.steps_per_segment == 0 or self.position >= self.total_steps
 
     def _save_is_due(self, segment_ends: bool) -> bool:
         every = self.config.save_every_steps
@@ -439,7 +433,7 @@ class RunnerBase:
             raise StoppedError(self.signals.received)
 
     def _log_step(self, result: StepResult) -> None:
-        if self.state.step % self.config.log_freq and self.state.step < self.total_steps:
+        if self.state.step % self.config.log_freq and self.position < self.total_steps:
             return
         values = self.metrics.compute(distributed.sum_over_ranks)
         self.metrics.reset()

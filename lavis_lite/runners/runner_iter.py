@@ -11,6 +11,11 @@ class RunnerIter(RunnerBase):
     """`max_iters` steps, cut into segments of `iters_per_inner_epoch`."""
 
     @property
+    def position(self) -> int:
+        """Optimizer steps done."""
+        return self.state.step
+
+    @property
     def steps_per_segment(self) -> int:
         """Optimizer steps between two evaluations."""
         return self.config.iters_per_inner_epoch or self.config.max_iters

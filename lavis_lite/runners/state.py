@@ -31,6 +31,8 @@ class TrainState:
     Attributes:
         step: optimizer steps done.
         epoch, batch: the next batch to train on.
+        skipped: samples at the beginning of this epoch that are in none of its batches: the run has seen
+            them in batches of another size, before it was resumed.
         best_score: of the best validation so far.
         best_step: when that was.
         validations_without_gain: since then.
@@ -42,6 +44,7 @@ class TrainState:
     step: int = 0
     epoch: int = 0
     batch: int = 0
+    skipped: int = 0
     best_score: float | None = None
     best_step: int | None = None
     validations_without_gain: int = 0
@@ -62,12 +65,16 @@ class TrainState:
             return True
         return False
 
+    def forget_best_score(self) -> None:
+        """Let the next validation be the best one, and count patience from it."""
+        self.best_score, self.validations_without_gain, self.stopped_early = None, 0, False
+
     def state_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for field in fields(self):
-            setattr(self, field.name, state[field.name])
+            setattr(self, field.name, state.get(field.name, field.default))
 
 
 def load_resumable(path: str | Path) -> dict[str, Any]:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
-import sys
 import tarfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from cleaning import Letters, assert_all_accounted_for, clean, json_of, reasons_of, rows_of
 from PIL import Image
+from shards import jpeg, write_tar
 
 from lavis_lite.capfilt.inputs import MAX_IMAGE_BYTES, Input, Unit, from_dataset, from_folder, from_shards
 from lavis_lite.capfilt.samples import Sample
 from lavis_lite.datasets.web.shards import list_shards, raw_samples
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
-from shards import jpeg, write_tar
 
 GOOD = {"key": "good", "jpg": jpeg(1), "txt": b"a good text"}
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
-import sys
 from pathlib import Path
 
 import pytest
 from cleaning import Letters, clean, contents, models_of
+from shards import jpeg, write_shards, write_tar
 
 from lavis_lite.capfilt.begin import CapFiltError
 from lavis_lite.capfilt.inputs import from_folder, from_shards, with_folders
 from lavis_lite.capfilt.output import SMALL_BYTES, OutputFolder
 from lavis_lite.capfilt.run import start_run
 from lavis_lite.datasets.web.shards import list_shards
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
-from shards import jpeg, write_shards, write_tar
 
 MADE = ("shards/shard-001.tar", "scores/shard-001.parquet", "done/shard-001.json", "times/shard-001.json")
 WHOLE = ("kept.json", "scores.parquet", "shards/index.json", "settings.json")

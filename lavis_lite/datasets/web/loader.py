@@ -102,7 +102,28 @@ class WebTrainLoader:
             for rank in range(self.world_size)
         )
 
-    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[dict[str, Any]]:
+    @property
+    def layout(self) -> dict[str, Any]:
+        """What must be equal for a batch's number to mean the same place in the data."""
+        size = self.dataset.size
+        if self.dataset.resampled:
+            return {"samples": size, "global_batch": self.batch_size * self.world_size, "resampled": True}
+        return {
+            "samples": size,
+            "shards": len(self.dataset.shards),
+            "batch_size_train": self.batch_size,
+            "processes": self.world_size,
+            "readers of each process": self.per_rank,
+            "drop_last": self.drop_last,
+        }
+
+    def batches_after(self, skipped: int) -> int:
+        """Return how many batches an epoch has; no samples can be skipped."""
+        if skipped:
+            raise ValueError("the samples of shards cannot be skipped")
+        return self.batches_per_epoch
+
+    def epoch(self, epoch: int, first_batch: int = 0, skipped: int = 0) -> Iterator[dict[str, Any]]:
         """Yield the batches of `epoch` from `first_batch` on.
 
         Raises:

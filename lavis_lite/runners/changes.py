@@ -1,0 +1,139 @@
+"""What has changed in the settings of a run since its checkpoint was written, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from enum import Enum
+from typing import Any, NamedTuple
+
+from lavis_lite.common.run_config import RunConfig
+from lavis_lite.common.schema import ConfigError
+
+SHOWN = 8
+
+
+class Fate(Enum):
+    """What a resumed run does about a changed setting."""
+
+    REFUSE = "the weights or the state of the optimizer do not fit it"
+    NEW_FOLDER_ONLY = "it decides what the run is trained on, and in which order"
+    CARRY_ON = "the run continues with the new value"
+    IGNORE = "it says nothing about the run"
+
+
+# Path of a section or a setting -> its fate. The longest path that fits counts. Every setting that
+# carries on takes effect: schedule, optimizer groups, loader and task are built from the present config.
+FATES = {
+    "imports": Fate.IGNORE,
+    "model": Fate.REFUSE,
+    "model.vit_grad_ckpt": Fate.CARRY_ON,
+    "model.vit_ckpt_layer": Fate.CARRY_ON,
+    "model.load_finetuned": Fate.NEW_FOLDER_ONLY,
+    "model.finetuned": Fate.NEW_FOLDER_ONLY,
+    "model.load_pretrained": Fate.NEW_FOLDER_ONLY,
+    "model.pretrained": Fate.NEW_FOLDER_ONLY,
+    "datasets": Fate.NEW_FOLDER_ONLY,
+    "preprocess": Fate.NEW_FOLDER_ONLY,
+    "run": Fate.CARRY_ON,
+    "run.task": Fate.REFUSE,
+    "run.runner": Fate.REFUSE,
+    "run.optimizer": Fate.REFUSE,
+    "run.lr_scale": Fate.REFUSE,
+    "run.freeze": Fate.REFUSE,
+    "run.unfreeze_last_vision_layers": Fate.REFUSE,
+    "run.seed": Fate.NEW_FOLDER_ONLY,
+    "run.train_splits": Fate.NEW_FOLDER_ONLY,
+    "run.train_dataset_ratios": Fate.NEW_FOLDER_ONLY,
+    "run.output_dir": Fate.IGNORE,
+    "run.resume": Fate.IGNORE,
+    "run.resume_ckpt_path": Fate.IGNORE,
+    "run.evaluate": Fate.IGNORE,
+    "run.world_size": Fate.IGNORE,
+    "run.dist_url": Fate.IGNORE,
+    "run.distributed": Fate.IGNORE,
+    "run.use_dist_eval_sampler": Fate.IGNORE,
+}
+# Settings of every run that count even where nothing is left to train. Those of the task do, too.
+_AT_THE_END = ("run.test_splits", "run.batch_size_eval", "run.num_workers", "run.amp", "run.device")
+_AT_THE_END += ("run.report", "run.wandb_project", "run.save_total_limit")
+_OF_EVERY_RUN = {f"run.{field.name}" for field in fields(RunConfig)}
+# How many keys lead to a field of a `Config`: a field that an older checkpoint lacks is a new one.
+_FIELD_DEPTH = {"model": 2, "run": 2, "datasets": 3}
+
+
+class Change(NamedTuple):
+    """A setting that was one thing and is now another; None where it was or is not set."""
+
+    key: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} was {_shown(self.was)} and is now {_shown(self.now)}"
+
+
+def _shown(value: Any) -> str:
+    text = "not set" if value is None else repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def differences(was: Any, now: Any, path: tuple[str, ...] = ()) -> Iterator[Change]:
+    """Yield the settings in which two configs differ, at the innermost keys."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*now, *was]):
+            inner = (*path, str(key))
+            is_new_field = key not in was and len(inner) == _FIELD_DEPTH.get(inner[0])
+            if not is_new_field:
+                yield from differences(was.get(key), now.get(key), inner)
+    elif was != now:
+        yield Change(".".join(path), was, now)
+
+
+def fate_of(key: str) -> Fate:
+    """Return what a resumed run does about a change of the setting at `key`."""
+    parts = key.split(".")
+    paths = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    return next((FATES[path] for path in paths if path in FATES), Fate.REFUSE)
+
+
+def is_of_training(key: str) -> bool:
+    """Return True for a setting of the run that has no effect where nothing is left to train."""
+    return key in _OF_EVERY_RUN and key not in _AT_THE_END and fate_of(key) is Fate.CARRY_ON
+
+
+def accepted_changes(
+    was: Mapping[str, Any], now: Mapping[str, Any], *, checkpoint: str, new_folder: bool
+) -> list[Change]:
+    """Return the changes that a resumed run carries on with.
+
+    Args:
+        was: the config that the checkpoint was written with.
+        now: the present one.
+        checkpoint: path of the checkpoint, for the message.
+        new_folder: whether the run starts a folder of its own from the checkpoint of another run
+            (``run.resume_ckpt_path``), so that it may be trained on other data.
+
+    Raises:
+        ConfigError: changes with which the run cannot continue, all of them.
+    """
+    changes = [change for change in differences(was, now) if fate_of(change.key) is not Fate.IGNORE]
+    refused = [change for change in changes if fate_of(change.key) is Fate.REFUSE]
+    other_data = [change for change in changes if fate_of(change.key) is Fate.NEW_FOLDER_ONLY]
+    if refused:
+        raise ConfigError(
+            f"{checkpoint}: cannot be resumed with these settings: {_listed(refused)}. Set them back, or "
+            "start a new run in another run.output_dir (model.finetuned=FOLDER takes the weights)."
+        )
+    if other_data and not new_folder:
+        raise ConfigError(
+            f"{checkpoint}: was trained on other data or from another start: {_listed(other_data)}. Set them "
+            "back, or start a new run in another run.output_dir; there, "
+            f"run.resume_ckpt_path={checkpoint} continues from this checkpoint with the new settings."
+        )
+    return changes
+
+
+def _listed(changes: list[Change]) -> str:
+    more = f"; and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+    return "; ".join(map(str, changes[:SHOWN])) + more
