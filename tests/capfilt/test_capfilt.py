@@ -15,6 +15,7 @@ import torch
 from file_server import running_server
 from processes import REPOSITORY, run
 from pyarrow import parquet
+from shards import jpeg, write_shards, write_tar
 
 from lavis_lite import load_model
 from lavis_lite.capfilt.inputs import Input, from_shards
@@ -27,9 +28,6 @@ from lavis_lite.common.progress import Progress
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.web.dataset import WebDataset
 from lavis_lite.datasets.web.shards import list_shards, raw_samples
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
-from shards import jpeg, write_shards, write_tar
 
 SETTINGS = {"batch_size": 4, "captions_per_image": 2, "threshold": 0.25}
 SETTINGS |= {"generation": {"use_nucleus_sampling": True, "max_length": 8, "min_length": 3}}

@@ -15,6 +15,7 @@ import pytest
 import torch
 from cleaning import clean, contents, json_of, models_of
 from processes import REPOSITORY, run
+from shards import jpeg, write_shards, write_tar
 
 from lavis_lite import load_model
 from lavis_lite.capfilt.begin import CapFiltError, read_settings
@@ -28,9 +29,6 @@ from lavis_lite.capfilt.work import run_units
 from lavis_lite.common.files import FileError
 from lavis_lite.common.schema import ConfigError, parse
 from lavis_lite.datasets.web.shards import list_shards
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
-from shards import jpeg, write_shards, write_tar
 
 
 @pytest.fixture(scope="module")

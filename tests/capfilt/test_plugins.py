@@ -14,6 +14,7 @@ import yaml
 from conftest import TINY_SIZES
 from processes import REPOSITORY, run
 from pyarrow import Table, parquet
+from shards import jpeg, write_shards
 
 from lavis_lite import load_model, registry
 from lavis_lite.capfilt.inputs import from_dataset, from_folder, from_shards
@@ -24,9 +25,6 @@ from lavis_lite.capfilt.settings import CapFiltSettings
 from lavis_lite.common.progress import Progress
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.web.shards import list_shards
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
-from shards import jpeg, write_shards
 
 CPU = torch.device("cpu")
 

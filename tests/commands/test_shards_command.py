@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from shards import jpeg, write_shards, write_tar
 
 from lavis_lite.cli import main
 from lavis_lite.commands.datasets import dataset_settings
@@ -17,9 +17,6 @@ from lavis_lite.commands.shards import shard_info
 from lavis_lite.common.files import LockedError, OwnerLock
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.web.shards import list_shards, raw_samples
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
-from shards import jpeg, write_shards, write_tar
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from damage import bounded, damaged, seeds
 from lavis_lite.capfilt.begin import CapFiltError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "capfilt"))
-sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
 from cleaning import clean, contents
 from shards import write_shards
 

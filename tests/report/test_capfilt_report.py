@@ -6,12 +6,12 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from pyarrow import Table, parquet
+from shards import jpeg, write_tar
 
 from lavis_lite.capfilt.inputs import from_shards
 from lavis_lite.capfilt.models import build_models
@@ -20,9 +20,6 @@ from lavis_lite.capfilt.settings import CapFiltSettings
 from lavis_lite.common.progress import Progress
 from lavis_lite.datasets.web.shards import list_shards
 from lavis_lite.report.capfilt_report import write_capfilt_report
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
-from shards import jpeg, write_tar
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NASTY = '<script>document.title="broken"</script> & "quotes" ünï'

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import datasets
 import pytest
 from PIL import Image
 from processes import run, train_command
+from shards import write_shards
 
 from lavis_lite.commands.launch import build_datasets
 from lavis_lite.common.config import load_config
 from lavis_lite.common.schema import ConfigError
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
-from shards import write_shards
 
 TEXTS = ["a red circle", "a blue star above a square"]
 
