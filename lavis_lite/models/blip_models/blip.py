@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -103,10 +103,13 @@ class BlipBase(BaseModel):
         )
         positions = self.text_config.max_position_embeddings
         if config.max_txt_len > positions:
-            raise ConfigError(
-                f"model.max_txt_len: {config.max_txt_len} tokens are more than the {positions} positions of "
-                f"the text model (max_position_embeddings); choose at most {positions}."
-            )
+            if config.max_txt_len != type(config).max_txt_len:
+                raise ConfigError(
+                    f"model.max_txt_len: {config.max_txt_len} tokens are more than the {positions} positions "
+                    f"of the text model (max_position_embeddings); choose at most {positions}."
+                )
+            # The default asks for no more than the model can read.
+            self.config = replace(config, max_txt_len=positions)
 
     @property
     def dec_token_id(self) -> int:
