@@ -76,13 +76,17 @@ def run_units(
     with ThreadPoolExecutor(1, thread_name_prefix="capfilt-write") as writer:
         pending: Future[None] | None = None
         for unit in [*given.units[first:], *given.units[:first]]:
-            held = work.take(unit)
-            if held is None:
+            lock = work.take(unit)
+            if lock is None:
                 continue
-            outcome = work.compute(unit)
-            if pending is not None:
-                pending.result()  # no more than one unit waits to be written
-            pending = writer.submit(work.finish, unit, outcome, held)
+            try:
+                outcome = work.compute(unit)
+                if pending is not None:
+                    pending.result()  # no more than one unit waits to be written
+            except BaseException:
+                lock.release()
+                raise
+            pending = writer.submit(work.finish, unit, outcome, lock)
         if pending is not None:
             pending.result()
     return work.failed
