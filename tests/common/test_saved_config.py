@@ -104,7 +104,7 @@ def test_a_damaged_config_is_taken_from_a_checkpoint(tmp_path, text, caplog):
     torch.save({"model": {}, "config": SECTIONS}, tmp_path / "checkpoints" / "checkpoint_00000005.pth")
     assert RunFolder(tmp_path).config() == SECTIONS
     assert "A copy of it in" in caplog.text
-    assert RunFolder(tmp_path).previous_config() == SECTIONS
+    assert RunFolder(tmp_path).config() == SECTIONS
 
 
 def test_a_damaged_config_that_nothing_replaces_is_named(tmp_path):
