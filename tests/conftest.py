@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from lavis_lite.common.storage import cache_root
 
@@ -76,6 +78,36 @@ def shapes_folder(cache: Path) -> Path:
     from lavis_lite.datasets.shapes.write import write_shapes_caption
 
     return write_shapes_caption(cache / "small_shapes", seed=7, train=40, val=10, test=10, image_size=32)
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process; return its exit code, and what it wrote to output and to error."""
+
+    from lavis_lite.cli import main
+
+    def call(*words: str, **environment: str) -> tuple[int, str, str]:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(arguments=words)
+        written = capsys.readouterr()
+        return int(ended.value.code or 0), written.out, written.err
+
+    return call
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of three small photographs."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (40, 30), (number * 90, 9, 9)).save(folder / f"{number}.jpg")
+    return folder
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lavis_lite.capfilt.scorers import Asked, BaseScorer, fingerprint
+from lavis_lite.capfilt.scorers import Asked, BaseScorer
 from lavis_lite.capfilt.settings import CapFiltSettings
 from lavis_lite.common.registry import registry, suggest
 from lavis_lite.common.schema import ConfigError, parse
+from lavis_lite.models.digest import weights_digest
 
 Eyes = Callable[[Image.Image], Tensor]
 
@@ -82,7 +83,10 @@ class Models:
     def identity(self) -> dict[str, str]:
         """Return a short name of each model's weights."""
         names = {f"scorer {registry.kinds['scorer'].name_of(type(s))}": s.identity() for s in self.scorers}
-        return {"captioner": fingerprint(self.captioner) if self.captioner is not None else "none", **names}
+        return {
+            "captioner": weights_digest(self.captioner) if self.captioner is not None else "none",
+            **names,
+        }
 
 
 def build_models(captioner: Any, eyes: Eyes, settings: CapFiltSettings, device: torch.device) -> Models:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lavis_lite.capfilt.select import Candidate
+from lavis_lite.common.decoding import encoding_of, lone_surrogate, unique_keys
 from lavis_lite.common.files import first_line
 
-# The longer marks first: that of UTF-32 begins with that of UTF-16.
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 # Levels of nesting that every later reader may need on its own stack.
 _SPARE_LEVELS = 100
 
@@ -65,7 +57,7 @@ def parse_json(content: bytes) -> dict[str, Any]:
     if not content.strip():
         return {}
     try:
-        about = json.loads(content, object_pairs_hook=_each_key_once)
+        about = json.loads(content, object_pairs_hook=unique_keys)
         nested = about
         for _ in range(_SPARE_LEVELS):
             nested = [nested]
@@ -79,21 +71,13 @@ def parse_json(content: bytes) -> dict[str, Any]:
     return about
 
 
-def _each_key_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
-    return content
-
-
 def decode_text(content: bytes) -> str:
     """Return the text of a file: UTF-8, or UTF-16 and UTF-32 with a byte order mark.
 
     Raises:
         SampleError: anything else. Other encodings cannot be told apart, and a guess could change the text.
     """
-    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), "utf-8")
+    encoding = encoding_of(content)
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -137,12 +121,9 @@ def whole(text: str, what: str) -> str:
     Raises:
         SampleError: it has half of a surrogate pair, which UTF-8 cannot express.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise SampleError(
-            f"{what} has half of a surrogate pair ({text[error.start]!a}) at position {error.start}"
-        ) from error
+    place = lone_surrogate(text)
+    if place is not None:
+        raise SampleError(f"{what} has half of a surrogate pair ({text[place]!a}) at position {place}")
     return text
 
 

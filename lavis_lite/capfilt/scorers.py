@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lavis_lite.common.registry import registry
 from lavis_lite.common.schema import ConfigError
+from lavis_lite.models.digest import weights_digest
 from lavis_lite.models.zoo import load_model_and_preprocess
 
 Scores = list[list[tuple[float | None, ...]]]
@@ -133,7 +134,7 @@ class BlipScorer(BaseScorer):
 
     def identity(self) -> str:
         """Return a digest of the weights."""
-        return fingerprint(self.model)
+        return weights_digest(self.model)
 
 
 @registry.register_scorer("clip")
@@ -197,7 +198,7 @@ class ClipScorer(BaseScorer):
 
     def identity(self) -> str:
         """Return a digest of the weights."""
-        return fingerprint(self.model)
+        return weights_digest(self.model)
 
 
 @registry.register_scorer("column")
@@ -269,12 +270,3 @@ def load_model(name: str, model_type: str, checkpoint: str | None, device: torch
         name, model_type, is_eval=True, device=device, checkpoint=checkpoint
     )
     return loaded, eyes["eval"]
-
-
-def fingerprint(model: torch.nn.Module) -> str:
-    """Return a digest of a model's weights."""
-    digest = hashlib.blake2b(digest_size=16)
-    for key, tensor in model.state_dict().items():
-        digest.update(key.encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().data)
-    return digest.hexdigest()

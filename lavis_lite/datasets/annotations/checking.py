@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lavis_lite.common.decoding import lone_surrogate
 from lavis_lite.datasets.annotations.errors import AnnotationError, ErrorList, Records
 from lavis_lite.datasets.annotations.names import CAPTION_KEYS, IMAGE_KEYS, value_of
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # How other programs write a value that is not there into a text.
@@ -153,10 +153,10 @@ def text_of(text: Any, where: str) -> str:
         raise AnnotationError(f"{where}: expected a text, found {text!r:.80}.")
     if not text.strip():
         raise AnnotationError(f"{where}: is empty; remove the entry or write a caption.")
-    surrogate = _SURROGATE.search(text)
-    if surrogate:
+    place = lone_surrogate(text)
+    if place is not None:
         raise AnnotationError(
-            f"{where}: holds half a character (the lone surrogate \\u{ord(surrogate[0]):04x}), as texts have "
+            f"{where}: holds half a character (the lone surrogate \\u{ord(text[place]):04x}), as texts have "
             "that were cut within an emoji; remove it."
         )
     if "\0" in text:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from pathlib import Path
 
+from lavis_lite.common.decoding import encoding_of
 from lavis_lite.common.files import FileError, open_regular
 from lavis_lite.datasets.annotations.errors import AnnotationError
 
-# UTF-32 stands first: its mark begins with that of UTF-16.
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 # Other separators (U+2028, form feed) are part of a text.
 LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -40,7 +32,7 @@ def decode(content: bytes, path: Path) -> str:
     Raises:
         AnnotationError: another encoding, or a NUL character; names file, line and byte.
     """
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    encoding = encoding_of(content)
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 from typing import Any
 
+from lavis_lite.common.decoding import encoding_of, lone_surrogate, unique_keys
 from lavis_lite.common.files import first_line
 from lavis_lite.common.registry import nearest
 from lavis_lite.datasets.web.samples import RawSample
 from lavis_lite.datasets.web.tar import shown
 
 TXT = "txt"
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 
 class TextError(ValueError):
@@ -58,9 +51,8 @@ def decode(content: bytes, what: str) -> str:
     Raises:
         TextError: it is neither.
     """
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     try:
-        return content.decode(encoding)
+        return content.decode(encoding_of(content))
     except UnicodeDecodeError as error:
         raise TextError(
             f"its {what} is not {error.encoding.upper()} (byte 0x{content[error.start]:02x} at "
@@ -77,22 +69,13 @@ def read_fields(raw: RawSample) -> dict[str, Any]:
     if "json" not in raw:
         return {}
     try:
-        fields = json.loads(decode(raw["json"], ".json"), object_pairs_hook=_without_duplicates)
+        fields = json.loads(decode(raw["json"], ".json"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         if isinstance(error, TextError):
             raise
         raise TextError(f"its json cannot be read ({first_line(error)})") from error
     if not isinstance(fields, dict):
         raise TextError(f"its json is a {type(fields).__name__}, not an object")
-    return fields
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise TextError(f"its json has the key {shown(twice, 60)!r} twice")
     return fields
 
 
@@ -123,10 +106,9 @@ def _elsewhere(raw: RawSample) -> str:
 def _check(text: Any, key: str) -> None:
     if not isinstance(text, str):
         raise TextError(f"has no text under {key!r}, but {text!r:.40}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
+    place = lone_surrogate(text)
+    if place is not None:
         raise TextError(
             f"its text under {key!r} has half a character (a lone surrogate, "
-            f"\\u{ord(text[error.start]):04x}) at {error.start}"
-        ) from error
+            f"\\u{ord(text[place]):04x}) at {place}"
+        )

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from lavis_lite.common.decoding import lone_surrogate
 from lavis_lite.common.registry import nearest, registry
 from lavis_lite.common.texts import TokenizedTexts
 
@@ -71,13 +72,11 @@ def checked_texts(texts: Any, where: str) -> Sequence[str]:
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"{where}[{index}] is a {type(text).__name__} ({text!r:.60}), not a text.")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
+        place = lone_surrogate(text)
+        if place is not None:
             raise InputError(
-                f"{where}[{index}] is not valid Unicode: "
-                f"a lone surrogate (half a character) at {error.start}."
-            ) from error
+                f"{where}[{index}] is not valid Unicode: a lone surrogate (half a character) at {place}."
+            )
     return texts
 
 

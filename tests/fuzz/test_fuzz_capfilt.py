@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import random
 import shutil
-import sys
-from pathlib import Path
 
+from cleaning import clean, contents
 from damage import bounded, damaged, seeds
+from shards import write_shards
 
 from lavis_lite.capfilt.begin import CapFiltError
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "capfilt"))
-from cleaning import clean, contents
-from shards import write_shards
 
 
 def test_damaged_output_is_repaired_or_refused_in_words(tmp_path):
