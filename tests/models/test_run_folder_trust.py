@@ -16,7 +16,7 @@ from PIL import Image
 
 from lavis_lite import load_model, load_model_and_preprocess
 from lavis_lite.capfilt.scorers import load_model as load_capfilt_model
-from lavis_lite.commands.caption import caption_files
+from lavis_lite.commands.caption import load_captioner
 from lavis_lite.commands.convert import convert
 from lavis_lite.commands.search import open_index
 from lavis_lite.common.checkpoint import CheckpointError
@@ -86,13 +86,18 @@ def load_evaluation_config(folder: Path) -> None:
     load_config(folder / "config.yaml")
 
 
+def photo(folder: Path) -> str:
+    Image.new("RGB", (40, 30)).save(folder.parent / "photo.jpg")
+    return str(folder.parent / "photo.jpg")
+
+
 OPENERS = {
     "load_model": lambda folder: load_model("blip_caption", "tiny", checkpoint=folder),
     "load_model_and_preprocess": lambda folder: load_model_and_preprocess(
         "blip_caption", "tiny", checkpoint=folder
     ),
-    "caption": lambda folder: list(caption_files([str(folder)], str(folder))),
-    "search": lambda folder: open_index(folder.parent / "index", checkpoint=str(folder)),
+    "caption": lambda folder: load_captioner(str(folder), "blip_caption", "tiny", "cpu"),
+    "search": lambda folder: open_index(folder.parent / "index", [photo(folder)], checkpoint=str(folder)),
     "convert": lambda folder: convert(folder, "salesforce", folder.parent / "out.pth"),
     "capfilt": lambda folder: load_capfilt_model("blip_caption", "tiny", str(folder), torch.device("cpu")),
     "evaluate": load_evaluation_config,
