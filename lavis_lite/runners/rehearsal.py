@@ -104,9 +104,10 @@ class Rehearsal:
                 loss = float(step.loss.detach())
                 if not math.isfinite(loss):
                     logger.warning("%s: the loss of the first samples is %s.", source, loss)
-                if distributed.is_main():
-                    for warning in text_warnings(dataset, model):
-                        logger.warning("%s: %s", source, warning)
+                with _explained(task, source, {}):
+                    warnings = list(text_warnings(dataset, model)) if distributed.is_main() else []
+                for warning in warnings:
+                    logger.warning("%s: %s", source, warning)
         if not self.config.train_dataset_ratios:
             _refuse_different_samples(keys)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
@@ -53,6 +53,8 @@ def _texts(dataset: Any) -> Iterator[str]:
     annotations = getattr(dataset, "annotations", ())
     # Of other sequences, a row may hold an image that would be decoded.
     for annotation in annotations if isinstance(annotations, list | tuple) else ():
+        if not isinstance(annotation, Mapping):
+            return
         value = next((annotation[key] for key in TEXT_KEYS if key in annotation), None)
         values = value if isinstance(value, list) else [value]
         yield from (text for text in values if isinstance(text, str))
