@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from lavis_lite.commands.pixel_limit import add_max_pixels
+
 # Modules of lavis_lite.commands that add a parser of their own; light to import.
 COMMANDS = ("models", "convert", "search", "datasets", "download", "shards", "capfilt", "bootstrap")
 
@@ -87,6 +89,7 @@ def _add_caption_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sample", action="store_true", help="nucleus sampling in place of beam search")
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--seed", type=int)
+    add_max_pixels(parser)
 
 
 def _run(options: argparse.Namespace) -> int:

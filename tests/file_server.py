@@ -18,6 +18,8 @@ class Behaviour:
     content: bytes = CONTENT
     headers: dict[str, str] = field(default_factory=lambda: {"ETag": '"one"'})
     ranges: bool = True
+    ignores_if_range: bool = False
+    tells_length: bool = True
     content_range: str | None = None  # in place of the true one
     cuts: list[int | None] = field(default_factory=list)  # close after so many bytes of the body
     answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # status and headers, no body
@@ -36,6 +38,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         content, start = behaviour.content, 0
         same = self.headers.get("If-Range") in (None, behaviour.headers.get("ETag"))
+        same = same or behaviour.ignores_if_range
         if asked and behaviour.ranges and same:
             start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
             if start >= len(content):
@@ -46,7 +49,8 @@ class Handler(BaseHTTPRequestHandler):
         else:
             shown = {}
         body = content[start:]
-        self.answer(206 if shown else 200, {"Content-Length": str(len(body)), **behaviour.headers, **shown})
+        length = {"Content-Length": str(len(body))} if behaviour.tells_length else {}
+        self.answer(206 if shown else 200, {**length, **behaviour.headers, **shown})
         cut = behaviour.cuts.pop(0) if behaviour.cuts else None
         self.send_pieces(body[:cut], behaviour.seconds_between_pieces)
         self.close_connection = True

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis_lite.commands.pixel_limit import add_max_pixels
+
 MODEL_HELP = "run folder, weights file, URL or hub name"
 
 
@@ -38,6 +40,7 @@ def add_parser(commands: Any) -> None:
     run.add_argument(
         "--verify", action="store_true", help="read all finished files again and repair damaged ones"
     )
+    add_max_pixels(run)
     run.add_argument("--ray", type=int, metavar="WORKERS", help="hand the work to so many Ray actors")
     run.add_argument("--ray-gpus", type=float, default=0.0, metavar="N", help="GPUs of each actor")
     run.set_defaults(execute=_execute_run)
@@ -144,9 +147,12 @@ def _ray_worker(options: dict[str, Any]) -> Any:
     from lavis_lite.capfilt.inputs import Input
     from lavis_lite.capfilt.run import start_run
     from lavis_lite.capfilt.work import run_units
+    from lavis_lite.common.images import set_max_pixels
     from lavis_lite.common.progress import Progress
 
     chosen = argparse.Namespace(**options)
+    if chosen.max_pixels is not None:
+        set_max_pixels(chosen.max_pixels)
     given, models, settings = _prepare(chosen)
     output = start_run(given, models, settings, chosen.output, chosen.verify)
 

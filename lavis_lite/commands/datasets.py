@@ -9,7 +9,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lavis_lite.datasets.annotations.parquet_files import StoredImage
 
 SHOWN = 20
 
@@ -136,22 +139,24 @@ def check_images(
     from lavis_lite.common.progress import Progress
     from lavis_lite.common.registry import registry
     from lavis_lite.common.schema import ConfigError
+    from lavis_lite.datasets.annotations.image_names import media_of
 
     builder = registry.get_builder_class(name).from_config(settings)
+    builder.refuse_missing = False  # each is to be listed here
     for one in [split] if split else builder.splits():
         dataset = builder.build(one)
         if not hasattr(dataset, "annotations") or not hasattr(dataset, "image_root"):
             raise ConfigError(
                 f"{name}: is no data set of image files; `lavis-lite shards info` looks at shards."
             )
-        images = list(dict.fromkeys(itertools.chain.from_iterable(map(_images_of, dataset.annotations))))
+        images = list(dict.fromkeys(itertools.chain.from_iterable(map(media_of, dataset.annotations))))
         report = CheckReport(one, len(images))
-        paths = [str(dataset.image_root / image) for image in images]
+        sources = [dataset.stored_images.get(image, dataset.image_root / image) for image in images]
         with (
             ProcessPoolExecutor(max(1, num_workers)) as pool,
-            Progress(len(paths), f"check {one}") as progress,
+            Progress(len(sources), f"check {one}") as progress,
         ):
-            for image, reason in zip(images, pool.map(_fault_of, paths, chunksize=64), strict=True):
+            for image, reason in zip(images, pool.map(_fault_of, sources, chunksize=64), strict=True):
                 progress.advance()
                 if reason is not None:
                     report.bad.append((image, reason))
@@ -159,17 +164,13 @@ def check_images(
         yield report
 
 
-def _images_of(annotation: dict[str, Any]) -> list[str]:
-    return annotation["images"] if "images" in annotation else [annotation["image"]]
-
-
-def _fault_of(path: str) -> str | None:
+def _fault_of(source: Path | StoredImage) -> str | None:
     from lavis_lite.common.images import ImageError, open_image
 
     try:
-        open_image(path)
+        open_image(source) if isinstance(source, Path) else source.open()
     except ImageError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return str(error).removeprefix(f"{source}: ")
     return None
 
 

@@ -94,6 +94,8 @@ def build_datasets(config: ResolvedConfig, splits: Sequence[str]) -> dict[str, l
             if split in builder.splits():
                 dataset = builder.build(split)
                 dataset.name = name
+                if split in config.run.train_splits:
+                    _refuse_missing(dataset, config.run.max_bad_fraction)
                 datasets[split].append(dataset)
     if distributed.is_main():
         distributed.barrier()
@@ -105,6 +107,17 @@ def build_datasets(config: ResolvedConfig, splits: Sequence[str]) -> dict[str, l
             )
         logger.info("%s: %d samples.", split, sum(len(dataset) for dataset in found))
     return datasets
+
+
+def _refuse_missing(dataset: Dataset, max_bad_fraction: float) -> None:
+    """Refuse a data set to train on that would stop the run once its samples are drawn."""
+    missing = dataset.samples_without_file() if hasattr(dataset, "samples_without_file") else 0
+    if missing > max_bad_fraction * len(dataset):
+        raise ConfigError(
+            f"datasets.{dataset.name}: {missing} of {len(dataset)} training samples have no file, more than "
+            f"run.max_bad_fraction ({max_bad_fraction:.1%}) allows; the first is "
+            f"{dataset.missing_images[0]!r}. `lavis-lite datasets check {dataset.name}` lists them."
+        )
 
 
 def _run_folder(config: ResolvedConfig, evaluate_only: bool) -> RunFolder:

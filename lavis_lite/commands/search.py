@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis_lite.commands.pixel_limit import add_max_pixels
+
 
 def add_parser(commands: Any) -> None:
     """Add ``lavis-lite search``."""
@@ -34,6 +36,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--num-workers", type=int, default=2)
     parser.add_argument("--device", default="auto")
+    add_max_pixels(parser)
     parser.set_defaults(execute=_execute)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from lavis_lite.commands.make_shards import make_shards
 
 
 def add_parser(commands: Any) -> None:
@@ -18,11 +19,13 @@ def add_parser(commands: Any) -> None:
     make = kinds.add_parser("make", help="write a data set's images and texts as shards", allow_abbrev=False)
     make.add_argument("name", help="data set")
     make.add_argument("--split", default="train")
-    make.add_argument("--output", "-o", required=True, help="folder for the shards")
+    make.add_argument("--output", "-o", required=True, help="folder for the shards; it must hold none")
     make.add_argument("--size", type=int, default=1000, help="samples a shard")
     make.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the data set")
     make.set_defaults(execute=_execute_make)
-    info = kinds.add_parser("info", help="count samples, bytes and damage", allow_abbrev=False)
+    info = kinds.add_parser(
+        "info", help="count samples, bytes, unused members and damage", allow_abbrev=False
+    )
     info.add_argument("patterns", nargs="+", help="paths, with * and {000..127}, or folders")
     info.add_argument("--write", action="store_true", help="write index.json beside the shards")
     info.set_defaults(execute=_execute_info)
@@ -32,129 +35,104 @@ def _execute_make(options: argparse.Namespace) -> int:
     from lavis_lite.commands.datasets import dataset_settings
 
     settings = dataset_settings(options.name, options.options)
-    shards = make_shards(options.name, settings, options.split, Path(options.output), options.size)
+    left_out: list[str] = []
+    shards = make_shards(
+        options.name, settings, options.split, Path(options.output), options.size, left_out.append
+    )
     print(f"{len(shards)} shards, {sum(shard['samples'] for shard in shards)} samples in {options.output}")
-    return 0
+    if left_out:
+        print(f"{len(left_out)} images left out (named above)")
+    return 1 if left_out else 0
 
 
 def _execute_info(options: argparse.Namespace) -> int:
-    reports = shard_info(options.patterns)
+    from lavis_lite.datasets.web.index import extend_index
+
+    reports = shard_info(options.patterns, check_counts=not options.write)
     for report in reports:
         members = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.members.items()))
-        print(f"{report.path}  {report.samples} samples  {report.size / 2**20:.1f} MiB  {members}")
+        print(f"{report.name}  {report.samples} samples  {report.size / 2**20:.1f} MiB  {members}")
         for error in report.errors:
             print(f"  damaged: {error}")
+        for line in report.unused:
+            print(f"  {line}")
     damaged = sum(bool(report.errors) for report in reports)
+    unused = sum(report.losses for report in reports)
     total = sum(report.samples for report in reports)
-    print(f"{len(reports)} shards, {total} samples, {damaged} damaged")
+    print(f"{len(reports)} shards, {total} samples, {damaged} damaged, {unused} members not used")
     if options.write:
-        for folder in {report.path.parent for report in reports}:
-            own = [report for report in reports if report.path.parent == folder]
-            write_index(
-                folder,
-                [{"name": r.path.name, "samples": r.samples, "bytes": r.size} for r in own],
-            )
-    return 1 if damaged else 0
-
-
-def make_shards(
-    name: str, settings: Mapping[str, Any], split: str, folder: Path, samples_per_shard: int
-) -> list[dict[str, Any]]:
-    """Write a split of a data set of image files as shards; return what the index says of each.
-
-    Image bytes are as they are on disk. A sample's json is its annotation, and its txt the caption
-    where it has one. A shard is written aside and renamed; what a killed call left is written anew.
-
-    Raises:
-        ConfigError: no such split, or a data set without image files.
-    """
-    from webdataset import TarWriter
-
-    from lavis_lite.common.progress import Progress
-    from lavis_lite.common.registry import registry
-    from lavis_lite.common.schema import ConfigError
-
-    if samples_per_shard < 1:
-        raise ConfigError(f"--size must be at least 1, found {samples_per_shard}.")
-    dataset = registry.get_builder_class(name).from_config(settings).build(split)
-    if not hasattr(dataset, "annotations") or not hasattr(dataset, "image_root"):
-        raise ConfigError(f"{name}: is no data set of image files; shards cannot be made of it.")
-    folder.mkdir(parents=True, exist_ok=True)
-    shards = []
-    count = len(dataset.annotations)
-    with Progress(count, "write") as progress:
-        for start in range(0, count, samples_per_shard):
-            path = folder / f"{name}-{split}-{start // samples_per_shard:06d}.tar"
-            aside = path.with_suffix(".tmp")
-            written = 0
-            with aside.open("wb") as stream, TarWriter(stream, mtime=0) as writer:
-                for number in range(start, min(start + samples_per_shard, count)):
-                    sample = _sample(dataset.annotations[number], dataset.image_root, number)
-                    if sample is not None:
-                        writer.write(sample)
-                        written += 1
-                    progress.advance()
-            aside.replace(path)
-            shards.append({"name": path.name, "samples": written, "bytes": path.stat().st_size})
-    write_index(folder, shards)
-    return shards
-
-
-def _sample(annotation: Mapping[str, Any], root: Path, number: int) -> dict[str, Any] | None:
-    """Return what a shard holds of an annotation, or None where its image is not there."""
-    import logging
-
-    path = root / str(annotation.get("image", ""))
-    if not path.is_file():
-        logging.getLogger(__name__).warning("left out: %s is not there.", path)
-        return None
-    suffix = path.suffix.lower().lstrip(".")
-    sample: dict[str, Any] = {
-        "__key__": f"{number:09d}",
-        "jpg" if suffix in ("jpg", "jpeg") else suffix: path.read_bytes(),
-        "json": json.dumps(dict(annotation), ensure_ascii=False).encode(),
-    }
-    caption = annotation.get("caption")
-    texts = caption if isinstance(caption, list) else [caption]
-    if texts and isinstance(texts[0], str):
-        sample["txt"] = texts[0].encode()
-    return sample
-
-
-def write_index(folder: Path, shards: Sequence[Mapping[str, Any]]) -> Path:
-    """Write the index that readers take counts from; return its path."""
-    from lavis_lite.common.files import write_json
-    from lavis_lite.datasets.web.shards import INDEX_FILE
-
-    write_json({"shards": list(shards)}, folder / INDEX_FILE)
-    return folder / INDEX_FILE
+        for folder in {report.path.parent for report in reports if report.path is not None}:
+            own = [report for report in reports if report.path is not None and report.path.parent == folder]
+            extend_index(folder, {r.path.name: (r.samples, r.size) for r in own if r.path is not None})
+    return 1 if damaged or unused else 0
 
 
 @dataclass
 class ShardReport:
-    """What is in a shard: whole samples, members by suffix, and what is wrong with it."""
+    """What is in a shard.
 
-    path: Path
-    samples: int
-    size: int
-    members: Counter[str]
+    Attributes:
+        name: its path or address.
+        path: None where it is not on this machine.
+        samples: those that have an image, as training counts them.
+        size: bytes of the file; 0 where it is not on this machine.
+        members: how many members of samples there are, by suffix.
+        unused: one line for each reason why members are not used.
+        losses: how many members are not used, folders left out.
+        errors: what is damaged.
+    """
+
+    name: str
+    path: Path | None
+    samples: int = 0
+    size: int = 0
+    members: Counter[str] = field(default_factory=Counter)
+    unused: list[str] = field(default_factory=list)
+    losses: int = 0
     errors: list[str] = field(default_factory=list)
 
 
-def shard_info(patterns: Sequence[str]) -> list[ShardReport]:
+def shard_info(patterns: Sequence[str], check_counts: bool = True) -> list[ShardReport]:
     """Read shards from end to end and return what is in each.
+
+    Args:
+        check_counts: whether a wrong count in an index is an error of the shard.
 
     Raises:
         ConfigError: a pattern that names nothing.
     """
-    from lavis_lite.datasets.web.shards import list_shards, raw_samples
+    from lavis_lite.datasets.web.shards import list_shards
 
-    reports = []
-    for shard in list_shards(patterns):
-        path = Path(shard.name)
-        report = ShardReport(path, 0, path.stat().st_size, Counter())
-        for raw in raw_samples(shard, report.errors.append):
-            report.samples += 1
-            report.members.update(key for key in raw if not key.startswith("__"))
-        reports.append(report)
-    return reports
+    return [_report_on(shard, check_counts) for shard in list_shards(patterns)]
+
+
+def _report_on(shard: Any, check_counts: bool) -> ShardReport:
+    from lavis_lite.datasets.web.samples import UnusedMember, UnusedMembers, has_image, without_image
+    from lavis_lite.datasets.web.shards import SHARD_ERRORS, Damage, error_text, read_shard
+
+    path = Path(shard.name) if shard.is_local else None
+    report = ShardReport(shard.name, path, size=path.stat().st_size if path is not None else 0)
+    unused = UnusedMembers()
+
+    def add(member: UnusedMember) -> None:
+        unused.add(member)
+        report.losses += member.is_loss
+
+    try:
+        for item in read_shard(shard):
+            if isinstance(item, Damage):
+                report.errors.append(item.text)
+            elif isinstance(item, UnusedMember):
+                add(item)
+            elif has_image(item):
+                report.samples += 1
+                report.members.update(key for key in item if not key.startswith("__"))
+            else:
+                for member in without_image(item):
+                    add(member)
+    except SHARD_ERRORS as error:
+        report.errors.append(error_text(shard, error))
+    if check_counts and shard.samples not in (None, report.samples):
+        report.errors.append(f"holds {report.samples} samples, its index says {shard.samples}")
+    report.unused = list(unused.lines())
+    return report

@@ -3,158 +3,143 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
-import logging
 import os
+import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from email.message import Message
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from lavis_lite.common.http_requests import (
-    REMEDY,
-    BrokenOffError,
+from lavis_lite.common.files import write_json
+from lavis_lite.common.web import (
+    HINT,
+    Answer,
     DownloadError,
-    check_encoding,
-    continues_at,
-    length_of,
-    open_address,
-    request_headers,
-    retried,
-    validator_of,
+    Retries,
+    TransientError,
+    Version,
+    connect,
+    without_password,
 )
 
-logger = logging.getLogger(__name__)
-
-_CHUNK_BYTES = 1 << 18
+MAX_BYTES = 256 << 30
 
 
-@dataclass
-class _Origin:
-    """What a partial file is the beginning of."""
+def download(
+    url: str, partial: Path, *, timeout_seconds: float, retries: int, max_bytes: int = MAX_BYTES
+) -> bool:
+    """Read `url` completely into `partial`, continuing what an earlier attempt left there.
 
-    url: str
-    validator: str | None  # a strong ETag or a date, by which If-Range knows the same version again
-    length: int | None
+    `<partial>.json` says which version of which address that is. It is continued only if the server
+    still has that version. A complete one is not asked for again until it is discarded.
 
-    @classmethod
-    def load(cls, path: Path) -> _Origin | None:
-        """Return what `save` wrote; None if nothing readable is there."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        return None
-
-    def save(self, path: Path) -> None:
-        """Write into `path`."""
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
-
-
-def download(url: str, partial: Path, *, timeout_seconds: float, retries: int) -> bool:
-    """Read `url` completely into `partial`, going on from what lies there of an earlier attempt.
-
-    `<partial>.json` says what that is the beginning of. It goes on only if the server still has the
-    same version, and starts anew if it cannot tell. A complete one is not asked for again until it is
-    discarded.
+    Args:
+        url: an http(s) address.
+        partial: the file to write.
+        timeout_seconds: for which the server may stay silent.
+        retries: further attempts after a failed one.
+        max_bytes: the largest file to accept.
 
     Returns:
-        whether the content came in more than one piece.
+        Whether the content came in more than one piece.
 
     Raises:
-        DownloadError: the server refuses, or broke off `retries` + 1 times, or the disk is full.
+        DownloadError: the server refuses or broke off too often, the file is too large, or the disk is full.
     """
-    return retried(lambda: _attempt(url, partial, timeout_seconds), url, retries)
+    attempts = Retries(url, retries)
+    while True:
+        try:
+            return _attempt(url, partial, timeout_seconds, attempts, max_bytes)
+        except TransientError as error:
+            attempts.wait_after(error)
 
 
 def discard(partial: Path) -> None:
-    """Remove what `download` wrote, so far as it is still there, and what it noted."""
+    """Remove what `download` wrote, as far as it is still there."""
     partial.unlink(missing_ok=True)
     _origin_path(partial).unlink(missing_ok=True)
+
+
+def _attempt(url: str, partial: Path, timeout_seconds: float, attempts: Retries, max_bytes: int) -> bool:
+    version = _known_version(url, partial)
+    offset = partial.stat().st_size if version.validator and partial.exists() else 0
+    if offset and offset == version.length:
+        return True
+    answer = connect(url, offset, version, timeout_seconds)
+    with contextlib.closing(answer.response):
+        _check_room(answer, partial, max_bytes)
+        _write(answer, partial, attempts, max_bytes)
+    return answer.start > 0
+
+
+def _check_room(answer: Answer, partial: Path, max_bytes: int) -> None:
+    """Refuse a file that is too large for the limit or for the disk, before any of it is written."""
+    length = answer.version.length
+    if length is None:
+        return
+    if length > max_bytes:
+        raise _too_large(answer.url, f"{length} bytes", max_bytes)
+    free = shutil.disk_usage(partial.parent).free
+    if length - answer.start > free:
+        raise _no_room(partial, f"{length - answer.start} bytes are to come and {free} are free")
+
+
+def _write(answer: Answer, partial: Path, attempts: Retries, max_bytes: int) -> None:
+    """Write the answer to `partial` from where it starts."""
+    silent = sys.stderr is None or not sys.stderr.isatty()
+    bar = tqdm(
+        total=answer.version.length,
+        initial=answer.start,
+        unit="B",
+        unit_scale=True,
+        desc=partial.stem,
+        disable=silent,
+    )
+    with bar:
+        try:
+            with partial.open("ab" if answer.start else "wb") as file:
+                # After the old content is gone, or a kill here would leave it with the new version.
+                _note_version(answer, partial)
+                for chunk in answer.chunks():
+                    if file.tell() + len(chunk) > max_bytes:
+                        raise _too_large(answer.url, f"more than {file.tell()} bytes", max_bytes)
+                    file.write(chunk)
+                    bar.update(len(chunk))
+                    attempts.count(len(chunk))
+                file.flush()
+                os.fsync(file.fileno())
+        except DownloadError:
+            raise
+        except OSError as error:
+            raise _no_room(partial, str(error)) from error
+
+
+def _known_version(url: str, partial: Path) -> Version:
+    """Return which version of `url` the partial file is the beginning of; an empty one if it is not known."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        noted = json.loads(_origin_path(partial).read_text(encoding="utf-8"))
+        if noted["url"] == url:
+            return Version(noted["validator"], noted["length"])
+    return Version()
+
+
+def _note_version(answer: Answer, partial: Path) -> None:
+    version = answer.version
+    noted = {"url": answer.url, "validator": version.validator, "length": version.length}
+    write_json(noted, _origin_path(partial))
 
 
 def _origin_path(partial: Path) -> Path:
     return partial.with_name(partial.name + ".json")
 
 
-def _attempt(url: str, partial: Path, timeout_seconds: float) -> bool:
-    origin = _Origin.load(_origin_path(partial))
-    offset = 0
-    if origin is not None and origin.url == url and origin.validator and partial.exists():
-        offset = partial.stat().st_size
-        if offset == origin.length:
-            return True
-    headers = request_headers(offset, origin.validator if offset else None)
-    with open_address(url, headers, timeout_seconds) as response:
-        if response.status == 206 and offset:
-            _check_range(response.headers, offset, origin.length, partial)
-        elif response.status == 200:
-            offset, origin = 0, _Origin(url, validator_of(response.headers), length_of(response.headers))
-            check_encoding(url, response.headers)
-        elif response.status == 416:
-            discard(partial)
-            raise BrokenOffError("the server's file is now shorter than what came of it before")
-        else:
-            raise DownloadError(f"{url}: the server answers {response.status} {response.reason}. {REMEDY}")
-        size = _write(response, partial, offset, origin)
-    if origin.length is not None and size != origin.length:
-        raise BrokenOffError(f"broken off after {size} of {origin.length} bytes")
-    return offset > 0
+def _too_large(url: str, size: str, max_bytes: int) -> DownloadError:
+    return DownloadError(f"{without_password(url)}: has {size}, the limit is {max_bytes}. {HINT}")
 
 
-def _write(response: http.client.HTTPResponse, partial: Path, offset: int, origin: _Origin) -> int:
-    """Write the answer to `partial` from `offset` on; return the size it has then."""
-    silent = sys.stderr is None or not sys.stderr.isatty()
-    bar = tqdm(
-        total=origin.length, initial=offset, unit="B", unit_scale=True, desc=partial.stem, disable=silent
+def _no_room(partial: Path, reason: str) -> DownloadError:
+    return DownloadError(
+        f"{partial}: cannot be written ({reason}); free some space, or set LAVIS_LITE_CACHE to a folder "
+        "with more. The next attempt continues with what is there."
     )
-    try:
-        with bar, partial.open("ab" if offset else "wb") as file:
-            # After the old content is gone, or a kill here would leave it with the new origin.
-            origin.save(_origin_path(partial))
-            for chunk in _chunks(response):
-                if file.tell() == 0:
-                    _check_not_a_page(origin.url, response.headers, chunk)
-                file.write(chunk)
-                bar.update(len(chunk))
-            file.flush()
-            os.fsync(file.fileno())
-            return file.tell()
-    except DownloadError:
-        raise
-    except OSError as error:
-        raise DownloadError(
-            f"{partial}: cannot be written ({error}); free some space, or set LAVIS_LITE_CACHE to a folder "
-            "with more. The next attempt goes on from what is there."
-        ) from error
-
-
-def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    while True:
-        try:
-            chunk = response.read(_CHUNK_BYTES)
-        except http.client.IncompleteRead as error:
-            yield error.partial
-            raise BrokenOffError("broken off by the server") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise BrokenOffError(f"broken off ({error or type(error).__name__})") from error
-        if not chunk:
-            return
-        yield chunk
-
-
-def _check_range(headers: Message, offset: int, length: int | None, partial: Path) -> None:
-    if continues_at(headers, offset, length):
-        return
-    discard(partial)
-    raise BrokenOffError(f"the server continues with {headers.get('Content-Range')} in place of {offset}-")
-
-
-def _check_not_a_page(url: str, headers: Message, beginning: bytes) -> None:
-    """Refuse the pages that log-ins, quotas and hotel networks put in a file's place."""
-    is_page = headers.get_content_type() == "text/html" and beginning.lstrip()[:1] == b"<"
-    if is_page and not urlsplit(url).path.endswith((".html", ".htm")):
-        raise DownloadError(f"{url}: the server answers with a web page in place of the file. {REMEDY}")

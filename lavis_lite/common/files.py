@@ -9,6 +9,7 @@ import socket
 import stat
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -103,14 +104,21 @@ def open_regular(path: str | Path) -> BinaryIO:
     except FileNotFoundError:
         raise FileError(f"{path}: there is no such file.") from None
     except (OSError, ValueError) as error:
-        if Path(path).is_dir():
-            raise FileError(f"{path}: is a folder, not a file.") from error
+        kind = _kind_at(path)
+        if kind not in ("", "file"):  # a socket cannot be opened, nor a folder on Windows
+            raise FileError(f"{path}: is a {kind}, not a file.") from error
         raise FileError(f"{path}: cannot be opened ({first_line(error)}).") from error
     kind = kind_of(os.fstat(descriptor).st_mode)
     if kind != "file":
         os.close(descriptor)
         raise FileError(f"{path}: is a {kind}, not a file.")
     return os.fdopen(descriptor, "rb")
+
+
+def _kind_at(path: str | Path) -> str:
+    with contextlib.suppress(OSError, ValueError):
+        return kind_of(Path(path).stat().st_mode)
+    return ""
 
 
 def kind_of(mode: int) -> str:
@@ -122,6 +130,27 @@ def kind_of(mode: int) -> str:
         stat.S_IFSOCK: "socket",
     }
     return kinds.get(stat.S_IFMT(mode), "device")
+
+
+def printable(text: object) -> str:
+    r"""Return a path or name as one line that any stream can show.
+
+    Control characters, line separators and bytes that are not UTF-8 become backslash escapes.
+
+    >>> print(printable("caf\udce9.jpg"), printable("a\nb.jpg"))
+    caf\xe9.jpg a\nb.jpg
+    """
+    return "".join(
+        _escaped(char) if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") else char
+        for char in str(text)
+    )
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python's file names hold a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")
 
 
 def first_line(error: object, limit: int = 200) -> str:

@@ -2,24 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
+import logging
+import os
+import struct
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+
+from lavis_lite.common.files import FileError, open_regular, printable
+from lavis_lite.common.schema import ConfigError
+
+logger = logging.getLogger(__name__)
 
 # What people keep photographs and web pictures in. Every further decoder is one more way in for a bad file.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+# HEIF and JXL are read where their Pillow plugins are installed.
+FORMATS = (
+    "JPEG",
+    "MPO",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "DIB",
+    "TIFF",
+    "PPM",
+    "AVIF",
+    "JPEG2000",
+    "HEIF",
+    "JXL",
+)
 # The one table of what counts as an image by its name: in folders, shards, annotations and reports.
 IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
-    ".jpe", ".jfif", ".mpo", ".apng", ".dib", ".avif", ".jp2", ".j2k", ".jpx",
+    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm",
+    ".jpe", ".jif", ".jfif", ".mpo", ".apng", ".dib", ".avif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx",
 )  # fmt: skip
 # Pictures that are not read here, so that they can be named where they are left out.
 UNREADABLE_IMAGE_SUFFIXES = (
-    ".heic", ".heif", ".jxl", ".svg", ".psd", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
+    ".heic", ".heif", ".hif", ".jxl", ".jxr", ".wdp", ".svg", ".svgz", ".eps", ".ai", ".psd", ".psb", ".xcf",
+    ".tga", ".ico", ".icns", ".pcx", ".exr", ".hdr", ".dcm", ".fits", ".qoi", ".avifs",
+    ".raw", ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".orf", ".rw2", ".raf", ".pef",
+    ".srw", ".x3f", ".3fr", ".iiq", ".erf", ".kdc", ".dcr", ".mrw", ".rwl",
 )  # fmt: skip
+_PLUGIN_FORMATS = {".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF", ".jxl": "JXL"}
+
+# A JPEG of more pixels than the limit is decoded at half its width and height, in a quarter of the memory; up
+# to this many times the limit, since a progressive one is held as coefficients meanwhile, two bytes a value.
+# Photographs of 200 megapixels fit.
+LARGEST_REDUCED_JPEG = 2.5
+# Bounds the bytes of a file by the pixels that it may have: 16-bit RGBA, not compressed.
+BYTES_PER_PIXEL = 8
+MAX_PIXELS_VARIABLE = "LAVIS_LITE_MAX_PIXELS"
+
+# Damaged metadata around good pixels is no news, and one crawl has thousands of such files.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin$")
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,29 +80,114 @@ class ImageError(ValueError):
     """An image that cannot be used; the text names it and the cause."""
 
 
+def set_max_pixels(pixels: int) -> None:
+    """Accept images of up to `pixels` pixels, in this process and in those that it starts.
+
+    The limit protects from small files that decode to gigabytes; raise it for images that you trust. It
+    is Pillow's own, ``PIL.Image.MAX_IMAGE_PIXELS``, and can be set by the environment variable
+    ``LAVIS_LITE_MAX_PIXELS``.
+
+    Args:
+        pixels: width times height, at least 1.
+    """
+    os.environ[MAX_PIXELS_VARIABLE] = str(pixels)
+    Image.MAX_IMAGE_PIXELS = pixels
+
+
 def open_image(source: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
     """Read an image completely and return it as upright RGB, its file closed.
+
+    What the bytes hold decides about the format, not the name. A JPEG of more pixels than Pillow's limit
+    is decoded at half its width and height, up to `LARGEST_REDUCED_JPEG` times the limit.
 
     Args:
         source: a path, or an open binary file (which stays open).
         name: how errors call the image, where `source` is not a path ("shard 3, sample 00017").
 
     Raises:
-        ImageError: missing, truncated, too large (Pillow's decompression-bomb limit), not an
-            image, or not of one of `FORMATS`.
+        ImageError: missing, truncated, too large (Pillow's decompression-bomb limit), not a regular
+            file, not an image, or not of one of `FORMATS`.
     """
-    name = name or _name_of(source)
+    if isinstance(source, str | Path):
+        with open_image_file(source) as file:
+            return _decode(file, name or printable(source))
+    seekable = source if source.seekable() else io.BytesIO(source.read())
+    return _decode(seekable, name or printable(getattr(source, "name", None) or f"<{type(source).__name__}>"))
+
+
+def open_image_file(path: str | Path) -> BinaryIO:
+    """Open the file of an image for reading its bytes.
+
+    Raises:
+        ImageError: missing, not a regular file (a pipe, a device, a folder), or larger than any image
+            within the limit of pixels can be.
+    """
     try:
-        with Image.open(source, formats=_formats()) as image:
-            _check_size(image)
+        file = open_regular(path)
+    except FileError as error:
+        # the message begins with the path as it is; errors show it printable
+        raise ImageError(f"{printable(path)}{str(error).removeprefix(str(path))}") from None
+    size, limit = os.fstat(file.fileno()).st_size, Image.MAX_IMAGE_PIXELS
+    if limit is not None and size > limit * BYTES_PER_PIXEL:
+        file.close()
+        raise ImageError(
+            f"{printable(path)}: holds {size} bytes, more than an image of {limit} pixels can need; "
+            f"{_how_to_raise(size // BYTES_PER_PIXEL + 1)}"
+        )
+    return file
+
+
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes, in lower case, of all files that can be opened here: plugins count."""
+    formats = _formats()
+    return frozenset(IMAGE_SUFFIXES) | {s for s, name in _PLUGIN_FORMATS.items() if name in formats}
+
+
+def _decode(file: BinaryIO, name: str) -> Image.Image:
+    image = None
+    try:
+        with _identify(file) as image:
+            _fit_to_limit(image, name)
             image.load()
             return to_upright_rgb(image)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
+    except MemoryError as error:
+        size = f" of {image.width} x {image.height} pixels" if image else ""
+        raise ImageError(f"{name}: there is not enough memory to decode this image{size}") from error
+    except Exception as error:  # on damaged bytes the decoders raise nearly anything
+        raise ImageError(f"{name}: {_cause(error, file)}") from error
+
+
+def _identify(file: BinaryIO) -> ImageFile.ImageFile:
+    """Read the header of an image, as ``Image.open`` does, which would also hold it against the limit.
+
+    Raises:
+        UnidentifiedImageError: of none of `FORMATS`.
+    """
+    file.seek(0)
+    prefix = file.read(16)
+    for name in _formats():
+        factory, accept = Image.OPEN[name]
+        try:
+            accepted = accept is None or accept(prefix)
+            if accepted and not isinstance(accepted, str):  # a text says what Pillow was built without
+                file.seek(0)
+                return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # how a plugin says that the file is not of its format after all
+    raise UnidentifiedImageError
+
+
+def format_of(source: BinaryIO) -> str | None:
+    """Return Pillow's name of the format of an image ("JPEG"), by its first bytes; None for no image."""
+    try:
+        with Image.open(source, formats=_formats()) as image:
+            return image.format
     except MemoryError:
         raise
-    except Exception as error:  # on damaged bytes the decoders raise nearly anything
-        raise ImageError(f"{name}: {_cause(error, source)}") from error
+    except Exception:  # on damaged bytes the decoders raise nearly anything
+        return None
 
 
 def to_upright_rgb(image: Image.Image) -> Image.Image:
@@ -130,36 +257,73 @@ def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def _check_size(image: Image.Image) -> None:
-    """Refuse what Pillow only warns about between one and two times its limit."""
+def _fit_to_limit(image: ImageFile.ImageFile, name: str) -> None:
+    """Refuse an image of more pixels than the limit, unless it is a JPEG that can be decoded smaller."""
     width, height = image.size
     limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and width * height > limit:
-        raise ImageError(
-            f"{width} x {height} pixels are more than the limit of {limit} against decompression bombs; "
-            "shrink the image, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust your images"
-        )
+    if limit is None or width * height <= limit:
+        return
+    if image.format in ("JPEG", "MPO") and width * height <= limit * LARGEST_REDUCED_JPEG:
+        image.draft(None, (max(1, width // 2), max(1, height // 2)))
+        if image.width * image.height <= limit:
+            _mention_reduction(
+                f"{name}: has {width} x {height} pixels and is read at half its width and height, as all "
+                f"JPEGs above {limit} pixels are ({MAX_PIXELS_VARIABLE})."
+            )
+            return
+    raise ImageError(
+        f"{width} x {height} pixels are more than the limit of {limit} against decompression bombs; shrink "
+        f"the image, or {_how_to_raise(width * height)}"
+    )
 
 
-def _cause(error: Exception, source: str | Path | BinaryIO) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"refused as a decompression bomb: {error}"
-    if isinstance(error, Image.UnidentifiedImageError):
-        if isinstance(source, str | Path) and Path(source).stat().st_size == 0:
+def _how_to_raise(pixels: int) -> str:
+    return (
+        f"if you trust your images, raise the limit: --max-pixels {pixels}, the environment variable "
+        f"{MAX_PIXELS_VARIABLE}={pixels}, or PIL.Image.MAX_IMAGE_PIXELS in Python"
+    )
+
+
+def _mention_reduction(text: str) -> None:
+    """Log `text`, once in a process: a data set of such photographs would fill the log."""
+    if not _mentioned:
+        _mentioned.append(text)
+        logger.info("%s", text)
+
+
+_mentioned: list[str] = []
+
+
+def _cause(error: Exception, file: BinaryIO) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        file.seek(0)
+        if not file.read(1):
             return "the file is empty"
-        return f"not an image, or damaged at its start, or of no format that is read ({', '.join(FORMATS)})"
+        readable = ", ".join(_formats())
+        return f"not an image, or damaged at its start, or of no format that is read ({readable})"
     return f"damaged or unreadable image ({type(error).__name__}: {error})"
 
 
-def _name_of(source: str | Path | BinaryIO) -> str:
-    if isinstance(source, str | Path):
-        return str(source)
-    return str(getattr(source, "name", None) or f"<{type(source).__name__}>")
+def _formats() -> tuple[str, ...]:
+    """Return those of `FORMATS` that Pillow reads here; plugins may join at any time."""
+    _load_decoders()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def _load_decoders() -> None:
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+
+
+def _limit_from_environment() -> None:
+    text = os.environ.get(MAX_PIXELS_VARIABLE)
+    if text is None:
+        return
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"{MAX_PIXELS_VARIABLE}: expected a number of pixels above 0, found {text!r}.")
+    Image.MAX_IMAGE_PIXELS = int(text)
+
+
+_limit_from_environment()

@@ -1,4 +1,4 @@
-"""Where files are kept, and how they get there: the cache folder, checked downloads, iopath.
+"""Where files are kept, and how they get there: the cache folder and checked downloads.
 
 A download is a file whose name appears only when it is complete. Beside it lies its record,
 `<name>.sha256` (which `sha256sum -c` reads), and while it comes, `<name>.part`.
@@ -7,24 +7,25 @@ A download is a file whose name appears only when it is complete. Beside it lies
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from filelock import FileLock, Timeout
-from iopath.common.file_io import NativePathHandler, PathHandler, PathManager
+from iopath.common.file_io import PathManager
 
-from lavis_lite.common.download import discard, download
-from lavis_lite.common.http_requests import REMEDY, DownloadError
+from lavis_lite.common.download import MAX_BYTES, discard, download
+from lavis_lite.common.files import atomic_writer
+from lavis_lite.common.web import HINT, DownloadError, without_password
 
 logger = logging.getLogger(__name__)
 
@@ -89,20 +90,25 @@ def fetch(
     sha256: str | None = None,
     timeout_seconds: float = 30,
     retries: int = 3,
+    max_bytes: int = MAX_BYTES,
 ) -> Path:
     """Return the local path of a file, downloading it once if it is an http(s) address.
 
     What lies on this machine is returned as it is, checked if a checksum is given. A download is
-    checked if a checksum is given, and its checksums and size are recorded beside it: a later
+    checked too, and its checksums and size are recorded beside it: a later
     call compares those, without reading the file. Only files with such a record are ever
     replaced. Processes that want the same file at once wait for the first of them.
 
     Args:
+        url_or_path: a path, a file or http(s) address, or one that a handler of `path_manager` knows.
         subfolder: of the cache folder; the file lies in a folder of its own below it.
         destination: the file to download to, in place of a name in the cache folder.
+        md5: what the file's MD5 must be, in hexadecimal digits.
+        sha256: what its SHA-256 must be.
         timeout_seconds: for which the server may stay silent.
-        retries: further attempts after a broken connection or a server's error; each goes on where
+        retries: further attempts after a broken connection or a server's error; each continues where
             the one before was cut off, if the server can do that.
+        max_bytes: the largest file to download.
 
     Raises:
         AddressError: an address of another kind, or with a fault.
@@ -111,9 +117,12 @@ def fetch(
         DownloadError: the address cannot be read.
     """
     expected = _expected(url_or_path, md5=md5, sha256=sha256)
-    if _scheme(url_or_path) in (None, "file"):
+    scheme = _scheme(url_or_path)
+    if scheme in (None, "file"):
         return _checked_local_file(local_path(url_or_path), expected)
     url = str(url_or_path)
+    if scheme not in ("http", "https"):
+        return _checked_local_file(_from_handler(url), expected)
     _check_web_address(url)
     target = destination if destination is not None else _cache_path(url, subfolder)
     if not _fault(url, target, expected):  # before the lock, which a read-only cache could not hold
@@ -122,57 +131,33 @@ def fetch(
         if fault := _fault(url, target, expected):
             level = logging.WARNING if target.exists() else logging.INFO
             logger.log(level, "%s %s: downloading %s", target, fault, url)
-            _download_checked(url, target, expected, timeout_seconds, retries)
+            read = functools.partial(
+                download, timeout_seconds=timeout_seconds, retries=retries, max_bytes=max_bytes
+            )
+            _download_checked(url, target, expected, read)
     return target
 
 
+@functools.cache
 def path_manager() -> PathManager:
-    """Return an iopath manager for http(s) addresses (through `fetch`), file addresses and paths.
+    """Return the iopath manager that `fetch` asks for addresses other than http(s) and file.
 
-    Any other scheme raises `AddressError`.
+    It knows none at first. Register a handler with it, of iopath or of your own, and `s3://...` works
+    wherever the library takes an address.
     """
-    manager = PathManager()
-    manager.register_handler(_DownloadHandler())
-    # iopath hands whatever no handler claims ("ftp://...") to this one.
-    manager._native_path_handler = _LocalHandler()
-    return manager
+    return PathManager()
 
 
-class _DownloadHandler(PathHandler):
-    """http(s) addresses as read-only files, fetched when first touched."""
-
-    def _get_supported_prefixes(self) -> list[str]:
-        return ["http://", "https://"]
-
-    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
-        self._check_kwargs(kwargs)
-        if force:
-            target = _cache_path(path, _SUBFOLDER)
-            with _locked(target):
-                target.unlink(missing_ok=True)
-        return str(fetch(path))
-
-    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> IO[Any]:
-        if mode not in ("r", "rt", "rb"):
-            raise ValueError(f"{path}: can only be read, not opened with mode {mode!r}")
-        return Path(fetch(path)).open(mode, buffering, **kwargs)
-
-
-class _LocalHandler(NativePathHandler):
-    """The file system, by plain paths and file addresses only."""
-
-    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
-        self._check_kwargs(kwargs)
-        return str(local_path(path))
-
-    def _get_path_with_cwd(self, path: str) -> str:
-        return super()._get_path_with_cwd(str(local_path(path)))
-
-    def _mkdirs(self, path: str, **kwargs: Any) -> None:
-        super()._mkdirs(str(local_path(path)), **kwargs)
-
-    def _rm(self, path: str, **kwargs: Any) -> None:
-        super()._rm(str(local_path(path)), **kwargs)
+def _from_handler(url: str) -> Path:
+    """Return the local copy that a registered iopath handler makes of an address."""
+    local = path_manager().get_local_path(url)
+    if local == url:  # iopath takes what no handler knows for a plain path
+        raise AddressError(
+            f"{without_password(url)}: addresses may start with http://, https:// or file://, or be plain "
+            "paths; download it yourself and set its local path, or register an iopath handler with "
+            "lavis_lite.common.storage.path_manager()"
+        )
+    return Path(local)
 
 
 @dataclass
@@ -206,11 +191,8 @@ class _Record:
     def save(self, path: Path) -> None:
         """Write the record in the form of `sha256sum`; the rest stands in a comment."""
         comment = json.dumps({"size": self.size, "md5": self.md5, "url": self.url})
-        unfinished = path.with_name(path.name + ".tmp")
-        unfinished.write_text(
-            f"# {comment}\n{self.sha256}  {path.name.removesuffix('.sha256')}\n", encoding="utf-8"
-        )
-        unfinished.replace(path)
+        with atomic_writer(path, "w") as file:
+            file.write(f"# {comment}\n{self.sha256}  {path.name.removesuffix('.sha256')}\n")
 
     def differences(self, expected: dict[str, str]) -> str:
         """Say which expected checksums are not met ("" if all are)."""
@@ -237,20 +219,21 @@ def _fault(url: str, target: Path, expected: dict[str, str]) -> str:
 
 
 def _download_checked(
-    url: str, target: Path, expected: dict[str, str], timeout_seconds: float, retries: int
+    url: str, target: Path, expected: dict[str, str], read: Callable[[str, Path], bool]
 ) -> None:
+    """Put a checked download in the place of `target`; `read` downloads an address to a file."""
     partial = target.with_name(target.name + ".part")
-    resumed = download(url, partial, timeout_seconds=timeout_seconds, retries=retries)
+    resumed = read(url, partial)
     record = _Record.of(partial, url)
     if resumed and record.differences(expected):
         discard(partial)  # the beginning may have been of another version
-        download(url, partial, timeout_seconds=timeout_seconds, retries=retries)
+        read(url, partial)
         record = _Record.of(partial, url)
     if differences := record.differences(expected):
         discard(partial)
         raise ChecksumError(
             f"{url}: {differences} ({record.size} bytes came). The file on the server is another one or "
-            f"was changed on the way: correct the expected checksum if you trust the server. {REMEDY}"
+            f"was changed on the way: correct the expected checksum if you trust the server. {HINT}"
         )
     # In this order, so that at no moment a file stands beside another's record or, unless a person
     # put it there, beside none.
@@ -286,17 +269,12 @@ def _scheme(path: str | Path) -> str | None:
 
 
 def _check_web_address(url: str) -> None:
-    if _scheme(url) not in ("http", "https"):
-        raise AddressError(
-            f"{url}: addresses may start with http://, https:// or file://, or be plain paths; "
-            "download it yourself and set its local path"
-        )
     try:
         parts = urlsplit(url)
         if not parts.hostname or parts.port == 0:
             raise ValueError("it names no server")
     except ValueError as error:
-        raise AddressError(f"{url}: is not a valid address ({error})") from error
+        raise AddressError(f"{without_password(url)}: is not a valid address ({error})") from error
 
 
 def _cache_path(url: str, subfolder: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 
 from lavis_lite.common.files import first_line
-from lavis_lite.common.images import IMAGE_SUFFIXES, open_image
+from lavis_lite.common.image_files import list_folder
+from lavis_lite.common.images import open_image
 from lavis_lite.common.registry import suggest
 
 
@@ -56,7 +58,9 @@ class _TorchCodec:
 
 class _Pictures:
     def __init__(self, path: Path) -> None:
-        self._files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        listing = list_folder(path, recursive=False)
+        listing.log()
+        self._files = sorted(listing.files, key=_by_numbers)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -65,12 +69,18 @@ class _Pictures:
         return np.stack([np.asarray(open_image(self._files[index])) for index in indices])
 
 
+def _by_numbers(path: Path) -> list[tuple[int, str]]:
+    """Return what sorts frame2.jpg before frame10.jpg."""
+    parts = re.split(r"([0-9]+)", path.name)
+    return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts]
+
+
 # By name, in the order in which "auto" tries them. A reader of one's own joins by an entry here.
 READERS: dict[str, Callable[[Path], VideoReader]] = {"decord": _Decord, "torchcodec": _TorchCodec}
 
 
 def open_video(path: str | Path, reader: str = "auto") -> VideoReader:
-    """Open a video file, or a folder of pictures in the order of their names.
+    """Open a video file, or a folder of pictures in the order of the numbers in their names.
 
     Args:
         reader: "decord", "torchcodec", or "auto" for the first of them that is installed.

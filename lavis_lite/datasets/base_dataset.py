@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from lavis_lite.common.images import open_image
+from lavis_lite.datasets.annotations.image_names import media_of
+from lavis_lite.datasets.annotations.parquet_files import StoredImage
 
 Processor = Callable[[Any], Any]
 
@@ -23,7 +26,14 @@ class BaseDataset(Dataset):
         image_root: folder that the annotations' image paths are relative to.
         vis_processor: makes a tensor of an image.
         text_processor: cleans a text.
+
+    Attributes:
+        stored_images: name of an image -> where it lies, of those that are no files below `image_root`.
+        missing_images: names of the annotated images of which there is no file.
     """
+
+    stored_images: Mapping[str, StoredImage] = MappingProxyType({})
+    missing_images: Sequence[str] = ()
 
     def __init__(
         self,
@@ -40,13 +50,21 @@ class BaseDataset(Dataset):
     def __len__(self) -> int:
         return len(self.annotations)
 
+    def samples_without_file(self) -> int:
+        """Return how many samples are known to lack a file."""
+        missing = set(self.missing_images)
+        if not missing:
+            return 0
+        return sum(not missing.isdisjoint(media_of(annotation)) for annotation in self.annotations)
+
     def open_image(self, name: str) -> Image.Image:
         """Return the image called `name` below the image root, upright RGB.
 
         Raises:
             ImageError: it is missing, damaged, or no image.
         """
-        return open_image(self.image_root / name)
+        stored = self.stored_images.get(name)
+        return open_image(self.image_root / name) if stored is None else stored.open()
 
     def collater(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return one batch of `samples`."""

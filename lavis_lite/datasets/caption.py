@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 
 from lavis_lite.datasets.annotations import group_by_image
 from lavis_lite.datasets.base_dataset import BaseDataset, Processor
+
+logger = logging.getLogger(__name__)
 
 
 class CaptionDataset(BaseDataset):
@@ -38,6 +41,7 @@ class CaptionDataset(BaseDataset):
             text_processor,
         )
         self.captions_per_image = captions_per_image
+        self.image_ids = own_image_ids(self.annotations)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         annotation = self.annotations[index]
@@ -45,7 +49,7 @@ class CaptionDataset(BaseDataset):
         return {
             "image": self.vis_processor(self.open_image(annotation["image"])),
             "text_input": self.text_processor(caption) if isinstance(caption, str) else self._draw(caption),
-            "image_id": annotation.get("image_id", annotation["image"]),
+            "image_id": self.image_ids.get(annotation["image"], annotation["image"]),
             "instance_id": index,
         }
 
@@ -66,12 +70,15 @@ class CaptionEvalDataset(BaseDataset):
         text_processor: Processor,
     ) -> None:
         super().__init__(list(group_by_image(annotations)), image_root, vis_processor, text_processor)
+        self.image_ids = own_image_ids(self.annotations) or numbers_in_names(
+            annotation["image"] for annotation in self.annotations
+        )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         annotation = self.annotations[index]
         return {
             "image": self.vis_processor(self.open_image(annotation["image"])),
-            "image_id": image_id_of(annotation),
+            "image_id": self.image_ids.get(annotation["image"], annotation["image"]),
             "instance_id": index,
             "references": annotation["caption"],
             "image_path": str(self.image_root / annotation["image"]),
@@ -91,13 +98,46 @@ class NoCapsEvalDataset(CaptionEvalDataset):
         return {**super().__getitem__(index), "image_id": number, "domain": annotation.get("domain")}
 
 
-def image_id_of(annotation: Mapping[str, Any]) -> int | str:
-    """Return COCO's number from a file name that ends in twelve digits, else the given id, else the path.
+def own_image_ids(annotations: Iterable[Mapping[str, Any]]) -> dict[str, int | str]:
+    """Return image -> the id that the file gives it ("image_id", or "id"), where no two images share one.
 
-    >>> image_id_of({"image": "val2014/COCO_val2014_000000184613.jpg"})
-    184613
-    >>> image_id_of({"image": "holiday/beach 1.jpg"})
-    'holiday/beach 1.jpg'
+    >>> own_image_ids([{"image": "a.jpg", "image_id": 7}, {"image": "b.jpg", "image_id": 9}])
+    {'a.jpg': 7, 'b.jpg': 9}
+
+    >>> own_image_ids([{"image": "a.jpg", "id": 1}, {"image": "a.jpg", "id": 2}])  # numbers of captions
+    {}
     """
-    digits = re.search(r"(?:^|_)(\d{12})$", PurePosixPath(annotation["image"]).stem)
-    return int(digits[1]) if digits else annotation.get("image_id", annotation["image"])
+    annotations = list(annotations)
+    for key in ("image_id", "id"):
+        ids: dict[str, set[int | str]] = {}
+        for annotation in annotations:
+            value = annotation.get(key)
+            if isinstance(value, bool) or not isinstance(value, int | str):
+                break
+            ids.setdefault(annotation["image"], set()).add(value)
+        else:
+            if len(set().union(*ids.values())) == len(ids) and all(len(own) == 1 for own in ids.values()):
+                return {image: own.pop() for image, own in ids.items()}
+            if key == "image_id":
+                logger.warning(
+                    "The annotations give the same image_id to several images, or several to one; results "
+                    "name the images by their files."
+                )
+    return {}
+
+
+def numbers_in_names(images: Iterable[str]) -> dict[str, int | str]:
+    """Return image -> COCO's number, where every file name ends in twelve digits and no number comes twice.
+
+    >>> numbers_in_names(["val2014/COCO_val2014_000000184613.jpg"])
+    {'val2014/COCO_val2014_000000184613.jpg': 184613}
+    >>> numbers_in_names(["a/000000000001.jpg", "b/000000000001.jpg"]), numbers_in_names(["beach 1.jpg"])
+    ({}, {})
+    """
+    numbers: dict[str, int | str] = {}
+    for image in images:
+        digits = re.search(r"(?:^|_)(\d{12})$", PurePosixPath(image).stem)
+        if digits is None:
+            return {}
+        numbers[image] = int(digits[1])
+    return numbers if len(set(numbers.values())) == len(numbers) else {}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lavis_lite.common.images import IMAGE_SUFFIXES
+from lavis_lite.common.files import printable
+from lavis_lite.common.image_files import is_housekeeping, list_folder, log_once
 from lavis_lite.common.registry import suggest
 from lavis_lite.datasets.annotations import (
     CAPTION_KEYS,
     IMAGE_KEYS,
     AnnotationError,
+    Records,
     check_each,
     image_of,
     text_of,
@@ -20,16 +24,14 @@ from lavis_lite.datasets.annotations import (
 from lavis_lite.datasets.base_dataset import BaseDataset, Processor, collate
 from lavis_lite.datasets.nlvr import with_label_tensor
 
-SENTENCE_KEYS = ("sentence", *CAPTION_KEYS)
+SENTENCE_KEYS = tuple(dict.fromkeys(("sentence", *CAPTION_KEYS)))
 
 
-def check_labels(
-    records: Iterable[Any], path: Path, classes: Sequence[str], with_text: bool
-) -> list[dict[str, Any]]:
+def check_labels(records: Records, classes: Sequence[str], with_text: bool) -> list[dict[str, Any]]:
     """Return `records` with "image", "label" as a number of `classes`, and "sentence" where `with_text`.
 
     Raises:
-        AnnotationError: names file, index and key of the first fault.
+        AnnotationError: names file, place and key of the errors.
     """
     numbers = {name: number for number, name in enumerate(classes)}
 
@@ -48,25 +50,44 @@ def check_labels(
             checked["sentence"] = text_of(value_of(record, SENTENCE_KEYS, where), f"{where}, key 'sentence'")
         return checked
 
-    return check_each(records, path, check)
+    return check_each(records, check)
 
 
 def labelled_folders(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Return records and class names of a folder that has one folder a class, in the order of names.
 
+    Hidden folders, and those that systems keep for themselves, are no classes.
+
     Raises:
-        AnnotationError: no such folder, or no class in it.
+        AnnotationError: no such folder, or no image in any class.
     """
-    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    if not folders:
-        raise AnnotationError(f"{root}: expected one folder a class, with its images.")
+    if not root.is_dir():
+        raise AnnotationError(f"{printable(root)}: expected one folder a class, with its images.")
+    folders = sorted(
+        (path for path in root.iterdir() if path.is_dir() and not is_housekeeping(path.name)), key=os.fsencode
+    )
+    outside = list_folder(root, recursive=False)
+    _warn_of(root, "images that lie in no class folder", outside.files)
+    listings = [list_folder(folder) for folder in folders]
+    for listing in (outside, *listings):
+        listing.log()
+    _warn_of(root, "class folders without an image", [one.folder for one in listings if not one.files])
     records = [
-        {"image": str(image.relative_to(root)), "label": number}
-        for number, folder in enumerate(folders)
-        for image in sorted(folder.rglob("*"))
-        if image.suffix.lower() in IMAGE_SUFFIXES
+        {"image": image.relative_to(root).as_posix(), "label": number}
+        for number, listing in enumerate(listings)
+        for image in listing.files
     ]
+    if not records:
+        raise AnnotationError(f"{printable(root)}: expected one folder a class, with its images.")
     return records, [folder.name for folder in folders]
+
+
+def _warn_of(root: Path, what: str, paths: Sequence[Path]) -> None:
+    if paths:
+        log_once(
+            logging.WARNING,
+            f"{printable(root)}: {len(paths)} {what}, {printable(paths[0].name)} the first.",
+        )
 
 
 class ClassificationDataset(BaseDataset):

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from lavis_lite.datasets.annotations import AnnotationError, check_each, image_of, text_of, value_of
+from lavis_lite.datasets.annotations import AnnotationError, Records, check_each, image_of, text_of, value_of
 from lavis_lite.datasets.base_dataset import BaseDataset, collate
 
 LABELS = {"True": 1, "False": 0}
 
 
-def check_pairs(records: Iterable[Any], path: Path) -> list[dict[str, Any]]:
+def check_pairs(records: Records) -> list[dict[str, Any]]:
     """Return `records` with "sentence", two paths under "images", and "label" 0 or 1.
 
     Raises:
-        AnnotationError: names file, index and key of the first fault.
+        AnnotationError: names file, place and key of the errors.
     """
 
     def check(record: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -35,7 +34,7 @@ def check_pairs(records: Iterable[Any], path: Path) -> list[dict[str, Any]]:
             "label": LABELS[label],
         }
 
-    return check_each(records, path, check)
+    return check_each(records, check)
 
 
 class NLVRDataset(BaseDataset):

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from lavis_lite.common.video import VideoError
-from lavis_lite.datasets.annotations import CAPTION_KEYS, check_each, image_of, text_of, value_of
+from lavis_lite.datasets.annotations import CAPTION_KEYS, Records, check_each, image_of, text_of, value_of
 from lavis_lite.datasets.base_dataset import BaseDataset
 from lavis_lite.datasets.retrieval import RetrievalDataset, RetrievalEvalDataset
 from lavis_lite.datasets.vqa import VQADataset, VQAEvalDataset
 
 
-def check_video_captions(records: Iterable[Any], path: Path) -> list[dict[str, Any]]:
+def check_video_captions(records: Records) -> list[dict[str, Any]]:
     """Return `records` with a video's path under "image", as data sets of images have it, and "caption".
 
     Raises:
-        AnnotationError: names file, index and key of the first fault.
+        AnnotationError: names file, place and key of the errors.
     """
 
     def check(record: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def check_video_captions(records: Iterable[Any], path: Path) -> list[dict[str, A
         video = image_of(value_of(record, ("video", "video_id"), where), where)
         return {**record, "image": video, "caption": checked if isinstance(caption, list) else checked[0]}
 
-    return check_each(records, path, check)
+    return check_each(records, check)
 
 
 class _VideoFiles(BaseDataset):

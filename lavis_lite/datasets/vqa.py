@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lavis_lite.datasets.annotations import AnnotationError, check_each, image_of, text_of, value_of
+from lavis_lite.datasets.annotations import AnnotationError, Records, check_each, image_of, text_of, value_of
 from lavis_lite.datasets.base_dataset import BaseDataset, Processor, collate
 
 # What an answer of Visual Genome weighs: one person gave it (BLIP's code).
@@ -17,13 +17,13 @@ LONE_ANSWER_WEIGHT = 0.2
 ANSWER_KEYS = ("answer", "answers", "direct_answers")
 
 
-def check_questions(records: Iterable[Any], path: Path, media: str = "image") -> list[dict[str, Any]]:
+def check_questions(records: Records, media: str = "image") -> list[dict[str, Any]]:
     """Return `records` with "question", a path under `media`, "question_id", and "answer" as a list of texts.
 
     An unanswered question (of a test split) has none.
 
     Raises:
-        AnnotationError: names file, index and key of the first fault.
+        AnnotationError: names file, place and key of the errors.
     """
     count = 0
 
@@ -40,7 +40,7 @@ def check_questions(records: Iterable[Any], path: Path, media: str = "image") ->
             "answer": [_answer(answer, f"{where}, key 'answer'") for answer in answers],
         }
 
-    return check_each(records, path, check)
+    return check_each(records, check)
 
 
 def _answer(answer: Any, where: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -156,6 +157,22 @@ def test_a_folder_of_images_is_cleaned_with_the_lines_beside_them(tmp_path):
     assert [(row["text"], row["kept"]) for row in rows] == [("a line", False), ("another line", True)]
     (pair,) = json.loads((tmp_path / "out" / "kept.json").read_text())
     assert pair["caption"] == "another line"
+
+
+def test_a_pipe_and_a_device_among_the_images_fail_by_name(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "0.jpg").write_bytes(jpeg(0))
+    (photos / "0.txt").write_text("another line\n")
+    os.mkfifo(photos / "1.jpg")
+    (photos / "2.jpg").symlink_to("/dev/zero")
+    (photos / ".hidden.jpg").write_bytes(jpeg(1))
+    given = from_folder(photos, unit_size=5)
+    rows = clean(given, tmp_path / "out", scorers={"length_for_test": {}}, rule="length", threshold=8.0)
+    pipe, device = (row["reason"] for row in rows if not row["kept"])
+    assert f"{photos / '1.jpg'}: is a named pipe, not a file" in pipe
+    assert f"{photos / '2.jpg'}: is a device, not a file" in device
+    assert [row["text"] for row in rows if row["kept"]] == ["another line"]
 
 
 def test_a_data_set_without_images_on_disk_is_refused():

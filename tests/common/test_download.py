@@ -12,14 +12,13 @@ import sys
 import termios
 import time
 from pathlib import Path
-from urllib.request import Request
 
 import pytest
 from file_server import CONTENT, running_server
 
-from lavis_lite.common import download, http_requests
-from lavis_lite.common.http_requests import DownloadError
+from lavis_lite.common import download, web
 from lavis_lite.common.storage import fetch
+from lavis_lite.common.web import DownloadError, check_web_redirect
 
 
 @pytest.fixture
@@ -198,9 +197,60 @@ def test_a_redirect_within_the_web_is_followed(server):
 
 
 def test_a_redirect_from_https_to_http_is_not_followed():
-    handler = http_requests._WebRedirectHandler()
-    with pytest.raises(DownloadError, match="leads on to http://b/, which is not followed from https"):
-        handler.redirect_request(Request("https://a/"), None, 302, "Found", {}, "http://b/")
+    with pytest.raises(DownloadError, match="redirects to http://b/, which is not followed from https"):
+        check_web_redirect("https://a/", "http://b/")
+    check_web_redirect("http://a/", "https://b/")
+
+
+def test_a_redirect_to_itself_ends(server):
+    server.behaviour.answers = [(302, {"Location": "/data/captions.json"})] * 50
+    with pytest.raises(DownloadError, match="redirects more than 10 times"):
+        fetch(server.url)
+
+
+def test_a_server_that_ignores_if_range_does_not_join_two_versions(server):
+    """It continues the new file where the old one broke off, and only the tag tells."""
+    interrupted_fetch(server)
+    server.behaviour.content, server.behaviour.headers = CONTENT[::-1], {"ETag": '"two"'}
+    server.behaviour.ignores_if_range = True
+    assert fetch(server.url).read_bytes() == CONTENT[::-1]
+    assert ranges_of(server) == [None, "bytes=400000-", None]
+
+
+def test_a_file_beyond_the_limit_is_refused_before_a_byte_is_written(server, cache):
+    with pytest.raises(DownloadError, match=rf"captions\.json: has {len(CONTENT)} bytes, the limit is 1000"):
+        fetch(server.url, max_bytes=1000)
+    assert files_of(cache) == []
+
+
+def test_a_stream_without_an_end_stops_at_the_limit(server, cache):
+    server.behaviour.tells_length = False
+    with pytest.raises(DownloadError, match=r"has more than \d+ bytes, the limit is 300000"):
+        fetch(server.url, max_bytes=300_000)
+    assert sum(path.stat().st_size for path in cache.rglob("*.part")) <= 300_000
+
+
+def test_more_than_the_disk_has_room_for_is_refused_before_a_byte_is_written(server, cache):
+    server.behaviour.headers = {"ETag": '"one"', "Content-Length": str(1 << 50)}
+    with pytest.raises(DownloadError, match=rf"{1 << 50} bytes are to come and \d+ are free"):
+        fetch(server.url, max_bytes=1 << 60)
+    assert files_of(cache) == []
+
+
+def test_a_server_that_drips_is_not_waited_for_forever(server, monkeypatch):
+    """Each piece comes before the timeout, so that alone would never end it."""
+    monkeypatch.setattr(web, "SLOW_SECONDS", 0.2)
+    monkeypatch.setattr(web, "SLOWEST_BYTES_PER_SECOND", 10_000_000)
+    server.behaviour.seconds_between_pieces = 0.05
+    with pytest.raises(DownloadError, match=r"only \d+ bytes came in 0 s, in attempt 1"):
+        fetch(server.url, timeout_seconds=5, retries=0)
+
+
+def test_a_name_and_password_in_an_address_are_not_shown(server):
+    server.behaviour.answers = [(404, {})]
+    with pytest.raises(DownloadError) as caught:
+        fetch(server.url.replace("http://", "http://me:secret@"))
+    assert "secret" not in str(caught.value)
 
 
 FETCH = "import sys; from lavis_lite.common.storage import fetch; print(fetch(sys.argv[1]))"

@@ -1,7 +1,10 @@
 """Every kind of image file comes out as upright 8-bit RGB, or as an error that names it."""
 
 import io
+import os
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 
@@ -9,7 +12,7 @@ import numpy
 import pytest
 from PIL import ExifTags, Image
 
-from lavis_lite.common.images import ImageError, open_image, to_upright_rgb
+from lavis_lite.common.images import ImageError, open_image, set_max_pixels, to_upright_rgb
 
 
 def corners() -> Image.Image:
@@ -212,7 +215,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_folder_is_named(tmp_path):
-    with pytest.raises(ImageError, match=f"{tmp_path}: .*directory"):
+    with pytest.raises(ImageError, match=f"{tmp_path}: is a folder"):
         open_image(tmp_path)
 
 
@@ -277,13 +280,139 @@ def png_of(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("height", [10_000, 20_000], ids=["Pillow would warn", "Pillow would refuse"])
 def test_a_decompression_bomb_is_refused(tmp_path, height):
     path = tmp_path / "bomb.png"
     path.write_bytes(png_of(10_000, height))
     with pytest.raises(ImageError, match=r"bomb\.png: .*decompression bomb"):
         open_image(path)
+
+
+@pytest.fixture
+def limit_of_1000_pixels(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+
+
+@pytest.mark.usefixtures("limit_of_1000_pixels")
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"format": "MPO", "save_all": True}])
+def test_a_jpeg_above_the_limit_is_read_at_half_its_size(tmp_path, options):
+    path = saved(corners().resize((61, 37), Image.Resampling.NEAREST), tmp_path / "large.jpg", **options)
+    small = open_image(path)
+    assert small.size == (31, 19)
+    assert small.getpixel((3, 3))[0] > 200 and small.getpixel((27, 3))[1] > 200
+
+
+@pytest.mark.usefixtures("limit_of_1000_pixels")
+def test_a_jpeg_read_at_half_its_size_is_upright(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    large = corners().resize((60, 36), Image.Resampling.NEAREST).transpose(Image.Transpose.ROTATE_90)
+    upright = open_image(saved(large, tmp_path / "large.jpg", exif=exif))
+    assert upright.size == (30, 18) and upright.getpixel((3, 3))[0] > 200
+
+
+@pytest.mark.usefixtures("limit_of_1000_pixels")
+def test_a_jpeg_far_above_the_limit_is_refused(tmp_path):
+    path = saved(Image.new("RGB", (60, 43)), tmp_path / "bomb.jpg")
+    with pytest.raises(ImageError, match=r"bomb\.jpg: 60 x 43 pixels .* decompression bombs"):
+        open_image(path)
+
+
+@pytest.mark.usefixtures("limit_of_1000_pixels")
+def test_the_refusal_names_the_settings_that_let_the_image_in(tmp_path, monkeypatch):
+    path = saved(Image.new("RGB", (60, 40)), tmp_path / "large.png")
+    expected = r"--max-pixels 2400, the environment variable LAVIS_LITE_MAX_PIXELS=2400, or PIL"
+    with pytest.raises(ImageError, match=expected):
+        open_image(path)
+    monkeypatch.setenv("LAVIS_LITE_MAX_PIXELS", "1000")  # so that it is put back
+    set_max_pixels(2400)
+    assert open_image(path).size == (60, 40)
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+
+
+def test_the_limit_can_be_set_by_the_environment(tmp_path):
+    path = saved(Image.new("RGB", (60, 40)), tmp_path / "large.png")
+    code = f"from lavis_lite.common.images import open_image; open_image({str(path)!r})"
+    assert run_python(code, LAVIS_LITE_MAX_PIXELS="2400").returncode == 0
+    assert "60 x 40 pixels are more than the limit of 2399" in (
+        run_python(code, LAVIS_LITE_MAX_PIXELS="2399").stderr
+    )
+    assert "ConfigError: LAVIS_LITE_MAX_PIXELS: expected a number of pixels above 0, found '2 GP'." in (
+        run_python(code, LAVIS_LITE_MAX_PIXELS="2 GP").stderr
+    )
+
+
+@pytest.mark.usefixtures("limit_of_1000_pixels")
+def test_a_file_larger_than_its_pixels_can_be_is_not_read(tmp_path):
+    path = saved(corners(), tmp_path / "sparse.webp")
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)  # of which nothing is on disk
+    with pytest.raises(
+        ImageError, match=r"sparse\.webp: holds 1099511627776 bytes, more than an image of 1000"
+    ):
+        open_image(path)
+
+
+def test_an_image_that_does_not_fit_into_memory_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    path = tmp_path / "wide.png"
+    path.write_bytes(png_of(8, 8).replace(struct.pack(">II", 8, 8), struct.pack(">II", 2**31 - 1, 1), 1))
+    content = path.read_bytes()
+    header = content[12:29]
+    path.write_bytes(content[:29] + struct.pack(">I", zlib.crc32(header)) + content[33:])
+    with pytest.raises(ImageError, match=r"wide\.png: there is not enough memory .* 2147483647 x 1 pixels"):
+        open_image(path)
+
+
+def test_a_named_pipe_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match=r"pipe\.jpg: is a named pipe, not a file"):
+        open_image(tmp_path / "pipe.jpg")
+
+
+def test_a_link_to_a_device_is_refused_without_reading_it(tmp_path):
+    (tmp_path / "endless.jpg").symlink_to("/dev/zero")
+    with pytest.raises(ImageError, match=r"endless\.jpg: is a device, not a file"):
+        open_image(tmp_path / "endless.jpg")
+
+
+def test_the_content_decides_about_the_format_not_the_name(tmp_path):
+    for name in ("picture.png", "picture", "picture.txt"):
+        assert open_image(saved(corners(), tmp_path / name, format="WEBP", lossless=True)).size == (32, 16)
+
+
+def test_an_error_shows_a_name_that_is_not_utf_8_on_one_line(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9\n.jpg")
+    path.write_text("no picture")
+    with pytest.raises(ImageError) as caught:
+        open_image(path)
+    assert str(caught.value).startswith(f"{tmp_path}/caf\\xe9\\n.jpg: not an image")
+
+
+def test_damaged_metadata_around_good_pixels_is_no_news(tmp_path):
+    tiff = b"II*\0\x08\0\0\0\xff\xff" + b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"  # an entry of 65535
+    saved(corners(), tmp_path / "odd.jpg", exif=b"Exif\0\0" + tiff)
+    code = (
+        "import sys, warnings; warnings.simplefilter('always'); "
+        "from lavis_lite.common.images import open_image; open_image(sys.argv[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "odd.jpg"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_stream_that_cannot_seek_is_read():
+    buffer = io.BytesIO()
+    corners().save(buffer, "PNG")
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as file:
+        file.write(buffer.getvalue())
+    with os.fdopen(reading, "rb") as file:
+        assert open_image(file).size == (32, 16)
 
 
 def test_a_format_outside_the_list_is_refused(tmp_path):

@@ -7,8 +7,7 @@ import io
 import pytest
 from file_server import CONTENT, running_server
 
-from lavis_lite.common.http_requests import DownloadError
-from lavis_lite.common.remote_file import RemoteFile
+from lavis_lite.common.web import DownloadError, RemoteFile
 
 
 @pytest.fixture
@@ -51,6 +50,24 @@ def test_a_file_that_is_another_one_by_now_is_refused(server):
     with pytest.raises(DownloadError, match="changed while it was being read"):
         file.read()
     assert beginning == CONTENT[:1000]
+
+
+def test_a_version_that_only_the_content_tells_is_refused(server):
+    """The server sends whole files and names no version: the beginning is compared."""
+    server.behaviour.ranges, server.behaviour.headers = False, {}
+    file = io.BufferedReader(RemoteFile(server.url), 1000)
+    server.behaviour.cuts = [300_000]
+    file.read(1000)
+    server.behaviour.content = CONTENT[::-1]
+    with pytest.raises(DownloadError, match="changed while it was being read"):
+        file.read()
+
+
+def test_a_web_page_in_place_of_the_file_is_refused(server):
+    server.behaviour.content = b"<!doctype html><title>log in</title>"
+    server.behaviour.headers = {"Content-Type": "text/html; charset=utf-8"}
+    with pytest.raises(DownloadError, match="a web page in place of the file"):
+        read_through(server)
 
 
 @pytest.mark.parametrize(("answer", "message"), [(404, "answers 404"), (503, "answers 503.*in attempt 1")])

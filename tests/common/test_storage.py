@@ -1,4 +1,4 @@
-"""The cache folder, checksums, local files and iopath, with downloads from a real server."""
+"""The cache folder, checksums, local files and handlers, with downloads from a real server."""
 
 import hashlib
 import logging
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from file_server import CONTENT, running_server
+from iopath.common.file_io import PathHandler
 
 from lavis_lite.common.storage import (
     AddressError,
@@ -226,47 +227,28 @@ def test_other_schemes_are_refused(url):
         fetch(url)
 
 
-def test_the_path_manager_reads_addresses_through_the_cache(server):
-    manager = path_manager()
-    with manager.open(server.url, "rb") as file:
-        assert file.read() == CONTENT
-    assert Path(manager.get_local_path(server.url)) == fetch(server.url)
-    assert len(server.behaviour.requested) == 1
+class ArchiveHandler(PathHandler):
+    """Addresses of a store of a person's own: ``archive://name`` is a file of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return ["archive://"]
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: object) -> str:
+        return str(self.folder / path.removeprefix("archive://"))
 
 
-def test_the_path_manager_downloads_again_when_forced(server):
-    manager = path_manager()
-    path = Path(manager.get_local_path(server.url))
-    server.behaviour.content = b"new"
-    assert Path(manager.get_local_path(server.url, force=True)) == path
-    assert path.read_bytes() == b"new"
-
-
-def test_the_path_manager_does_not_write_to_addresses(server):
-    with pytest.raises(ValueError, match="can only be read"):
-        path_manager().open(server.url, "w")
-
-
-def test_the_path_manager_handles_paths_and_file_addresses(tmp_path):
-    manager = path_manager()
-    manager.mkdirs(str(tmp_path / "folder"))
-    with manager.open(str(tmp_path / "folder" / "a.txt"), "w") as file:
-        file.write("text")
-    address = f"file://{tmp_path}/folder/a.txt"
-    assert manager.exists(address) and manager.isfile(address)
-    assert manager.get_local_path(address) == str(tmp_path / "folder" / "a.txt")
-    with manager.open(address) as file:
-        assert file.read() == "text"
-    assert manager.ls(str(tmp_path / "folder")) == ["a.txt"]
-    manager.rm(address)
-    assert not manager.exists(address)
-
-
-@pytest.mark.parametrize("url", FOREIGN)
-@pytest.mark.parametrize("method", ["open", "get_local_path", "exists", "isdir", "ls", "mkdirs", "rm"])
-def test_the_path_manager_refuses_other_schemes(url, method):
-    with pytest.raises(AddressError, match=re.escape(url)):
-        getattr(path_manager(), method)(url)
+def test_a_registered_handler_adds_a_kind_of_address(tmp_path):
+    (tmp_path / "model.pth").write_bytes(CONTENT)
+    with pytest.raises(AddressError, match=r"register an iopath handler with .*path_manager"):
+        fetch("archive://model.pth")
+    path_manager().register_handler(ArchiveHandler(tmp_path))
+    assert fetch("archive://model.pth", sha256=SHA256) == tmp_path / "model.pth"
+    with pytest.raises(FileNotFoundError, match=r"none\.pth: there is no such file"):
+        fetch("archive://none.pth")
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[x/", "http://127.0.0.1:port/x"])

@@ -45,6 +45,19 @@ def test_a_folder_of_pictures_is_a_video(tmp_path):
     assert len(reader) == 3 and brightness(reader.frames([2, 1])) == [2, 1]
 
 
+def test_pictures_come_in_the_order_of_their_numbers_without_hidden_ones(tmp_path):
+    for number in (10, 9, 2, 1):
+        Image.new("RGB", (16, 16), (number * 20,) * 3).save(tmp_path / f"frame{number}.png")
+    Image.new("RGB", (16, 16)).save(tmp_path / "._frame1.png")
+    reader = open_video(tmp_path)
+    assert brightness(reader.frames(range(len(reader)))) == [1, 2, 9, 10]
+
+
+def test_a_folder_without_pictures_has_no_frame(tmp_path):
+    with pytest.raises(VideoError, match="holds no frame"):
+        open_video(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"", b"no video at all", None])
 def test_what_cannot_be_read_is_named(tmp_path, content):
     path = tmp_path / "bad.avi"

@@ -249,8 +249,10 @@ def test_nothing_but_images_and_texts_is_ever_decoded(tmp_path):
         "npy": bomb,
     }
     shard = write_tar(tmp_path / "shard.tar", [sample])
-    (raw,) = raw_samples(list_shards([str(shard)])[0], pytest.fail)
+    errors: list[str] = []
+    (raw,) = raw_samples(list_shards([str(shard)])[0], errors.append)
     assert set(raw) == {"__key__", "__url__", "jpg", "txt"}
+    assert [error.rpartition(": ")[2] for error in errors] == ["a.pyd", "a.pth", "a.pickle", "a.npy"]
     assert keys(loader(dataset(shard)).epoch(0)) == ["a"]
     assert not Path("/tmp/lavis_lite_bomb").exists()
 

@@ -11,6 +11,10 @@ import pytest
 from PIL import Image
 from processes import run, train_command
 
+from lavis_lite.commands.launch import build_datasets
+from lavis_lite.common.config import load_config
+from lavis_lite.common.schema import ConfigError
+
 sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
 from shards import write_shards
 
@@ -47,6 +51,18 @@ def as_hub_data_set(photos: Path, tmp_path: Path) -> dict:
     )
     datasets.Dataset.from_list(rows, features=features).save_to_disk(tmp_path / "saved")
     return {"hf_dataset": {"path": str(tmp_path / "saved")}}
+
+
+def test_more_missing_images_than_may_be_bad_are_refused_before_training(run_file, photos, tmp_path):
+    (photos / "3.jpg").unlink()
+    run_file.sections["datasets"] = as_file(photos, tmp_path)
+    strict = load_config(str(run_file.write(max_bad_fraction=0.01)), [])
+    with pytest.raises(
+        ConfigError, match=r"2 of 20 training samples have no file.*run.max_bad_fraction \(1.0%\)"
+    ):
+        build_datasets(strict, ["train"])
+    lenient = load_config(str(run_file.write(max_bad_fraction=0.1)), [])
+    assert len(build_datasets(lenient, ["train"])["train"][0]) == 20
 
 
 @pytest.mark.parametrize("section", [as_folder, as_file, as_shards, as_hub_data_set])

@@ -12,6 +12,8 @@ from torch.utils.data import Dataset
 from lavis_lite.common.registry import registry, suggest
 from lavis_lite.common.schema import ConfigError, parse
 from lavis_lite.common.storage import fetch, resolve
+from lavis_lite.datasets.annotations.image_names import locate, media_of, renamed
+from lavis_lite.datasets.annotations.parquet_files import STORED_KEY
 
 
 @dataclass
@@ -46,6 +48,8 @@ class BaseDatasetBuilder:
     """
 
     default_configs: ClassVar[Mapping[str, str]] = {}
+    # Whether a split is refused of which most images are not there.
+    refuse_missing: bool = True
     train_dataset_cls: ClassVar[type | None] = None
     eval_dataset_cls: ClassVar[type | None] = None
 
@@ -111,11 +115,33 @@ class BaseDatasetBuilder:
         is_train = split == "train"
         processors = self.processors(is_train)
         dataset_class = self.train_dataset_cls if is_train else self.eval_dataset_cls
-        return dataset_class(self.read(files, is_train), root, *processors)
+        records, missing = self.locate_images(self.read(files, is_train), root, split)
+        dataset = dataset_class(records, root, *processors)
+        dataset.missing_images = missing
+        return dataset
 
     def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
         """Return the checked annotations in `files`."""
         raise NotImplementedError
+
+    def locate_images(
+        self, records: list[dict[str, Any]], root: Path, split: str | None
+    ) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return `records` with the names that their images have in `root`, and the names that are missing.
+
+        Args:
+            split: that the records belong to; None where they are those of all splits.
+
+        Raises:
+            AnnotationError: most are missing, or a name means several files.
+        """
+        files = [record for record in records if STORED_KEY not in record]
+        names = (name for record in files for name in media_of(record))
+        what = f"datasets.{self.name}" + (f", split {split!r}" if split else "")
+        match = locate(names, root, what, self.refuse_missing)
+        if match.renamed:
+            records = [renamed(record, match.renamed) for record in records]
+        return records, match.missing
 
     def processors(self, is_train: bool) -> tuple[Any, Any]:
         """Return the image and the text processor of a split."""
@@ -141,10 +167,21 @@ class BaseDatasetBuilder:
                 md5 = checksums[index] if index < len(checksums) else None
                 files.append(fetch(urls[index], destination=local, md5=md5))
             else:
-                raise ConfigError(f"{where}.storage: no file {str(local)!r}, and no url to fetch it from.")
+                here = Path(storages[index]).expanduser().absolute()
+                hint = f" Relative paths lie below the cache folder; write {str(here)!r}." * here.is_file()
+                raise ConfigError(
+                    f"{where}.storage: no file {str(local)!r}, and no url to fetch it from.{hint}"
+                )
         if not files:
             raise ConfigError(f"{where}: names neither a storage nor a url.")
         return files
+
+    def image_folder(self) -> Path | None:
+        """Return the image folder that is set, which may not be there; None where none is set."""
+        if self.config.images:  # the user's own path, from the working directory
+            return Path(self.config.images).expanduser()
+        storage = self.config.build_info.images.storage  # ours, in the cache
+        return None if storage is None else resolve(storage)
 
     def image_root(self) -> Path:
         """Return the image folder.
@@ -152,11 +189,9 @@ class BaseDatasetBuilder:
         Raises:
             ConfigError: it is not set, or not there.
         """
-        storage = self.config.images or self.config.build_info.images.storage
-        if storage is None:
+        root = self.image_folder()
+        if root is None:
             raise ConfigError(f"datasets.{self.name}: set images to the folder that the images lie in.")
-        # `images` is the user's own path, from the working directory; storage is ours, in the cache
-        root = Path(self.config.images).expanduser() if self.config.images else resolve(storage)
         if not root.is_dir():
             raise ConfigError(
                 f"datasets.{self.name}.images: no folder {str(root)!r}. Put the images there, or set "

@@ -11,6 +11,8 @@ from torch.utils.data import Dataset
 
 from lavis_lite.common.registry import registry
 from lavis_lite.datasets.annotations import check_caption_records, read_records
+from lavis_lite.datasets.annotations.parquet_files import STORED_KEY
+from lavis_lite.datasets.base_dataset import BaseDataset
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 from lavis_lite.datasets.caption import CaptionDataset, CaptionEvalDataset, NoCapsEvalDataset
 
@@ -43,24 +45,29 @@ class CaptionBuilder(BaseDatasetBuilder):
         """Return one split."""
         self.check_split(split)
         is_train = split == "train"
+        root = self.image_root()
         annotations = self.read(self.annotation_files(split), is_train)
-        return self.dataset(annotations, self.image_root(), is_train)
+        annotations, missing = self.locate_images(annotations, root, split)
+        dataset = self.dataset(annotations, root, is_train)
+        dataset.missing_images = missing
+        return dataset
 
-    def dataset(self, annotations: list[dict[str, Any]], image_root: Path, is_train: bool) -> Dataset:
+    def dataset(self, annotations: list[dict[str, Any]], image_root: Path, is_train: bool) -> BaseDataset:
         """Return the data set of checked annotations."""
         processors = self.processors(is_train)
         if is_train:
-            return self.train_dataset_cls(
+            dataset = self.train_dataset_cls(
                 annotations, image_root, *processors, captions_per_image=self.config.captions_per_image
             )
-        return self.eval_dataset_cls(annotations, image_root, *processors)
+        else:
+            dataset = self.eval_dataset_cls(annotations, image_root, *processors)
+        dataset.stored_images = {r["image"]: r[STORED_KEY] for r in annotations if STORED_KEY in r}
+        return dataset
 
     def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
         """Return the checked annotations of all files."""
         captions = "one" if is_train else "optional"
-        return [
-            record for path in files for record in check_caption_records(read_records(path), path, captions)
-        ]
+        return [record for path in files for record in check_caption_records(read_records(path), captions)]
 
 
 @registry.register_builder("coco_caption")

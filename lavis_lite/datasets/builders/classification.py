@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch.utils.data import Dataset
 
 from lavis_lite.common.registry import registry
-from lavis_lite.datasets.annotations import read_records
+from lavis_lite.datasets.annotations import Records, read_records
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 from lavis_lite.datasets.builders.shapes_drawn import DrawnBuilder, DrawnConfig
 from lavis_lite.datasets.classification import ClassificationDataset, check_labels, labelled_folders
@@ -43,17 +43,19 @@ class ClassificationBuilder(BaseDatasetBuilder):
         """Return one split."""
         self.check_split(split)
         is_train = split == "train"
+        root = self.image_root()
         records = self.read(self.annotation_files(split), is_train)
-        return ClassificationDataset(
-            records, self.image_root(), *self.processors(is_train), classes=self.class_names()
-        )
+        records, missing = self.locate_images(records, root, split)
+        dataset = ClassificationDataset(records, root, *self.processors(is_train), classes=self.class_names())
+        dataset.missing_images = missing
+        return dataset
 
     def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
         """Return the checked records of all files."""
         return [
             record
             for path in files
-            for record in check_labels(read_records(path), path, self.class_names(), self.has_text)
+            for record in check_labels(read_records(path), self.class_names(), self.has_text)
         ]
 
 
@@ -85,7 +87,7 @@ class ImageNetBuilder(ClassificationBuilder):
         classes = labelled_folders(trained)[1] if trained.is_dir() and split != "train" else names
         if classes != names:
             named = [{"image": record["image"], "label": names[record["label"]]} for record in records]
-            records = check_labels(named, root, classes, with_text=False)
+            records = check_labels(Records(root, named), classes, with_text=False)
         return ClassificationDataset(records, root, *self.processors(split == "train"), classes=classes)
 
 

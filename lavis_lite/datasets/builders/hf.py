@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch.utils.data import Dataset
 
+from lavis_lite.common.files import first_line
 from lavis_lite.common.images import to_upright_rgb
 from lavis_lite.common.registry import registry, suggest
 from lavis_lite.common.schema import ConfigError
+from lavis_lite.datasets.annotations import AnnotationError, ErrorList, text_of
 from lavis_lite.datasets.base_dataset import BaseDataset
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
+
+logger = logging.getLogger(__name__)
+
+# Kinds of data files that the library reads by their suffix.
+_FILE_KINDS = {".parquet": "parquet", ".arrow": "arrow"}
 
 
 class HuggingFaceCaptions(BaseDataset):
@@ -48,10 +57,12 @@ class HuggingFaceBuilder(BaseDatasetBuilder):
         """Settings.
 
         Attributes:
-            path: hub name ("owner/name") or folder.
+            path: hub name ("owner/name"), a folder, or a parquet file.
             subset: configuration of the data set on the hub, where it has several.
-            image_column, caption_column: names of the columns.
+            image_column: name of the column of images.
+            caption_column: name of the column of captions, a text or a list of texts a row.
             split_names: our names of splits -> the data set's own, where they differ.
+            uncaptioned: "raise" refuses rows without an image or a caption, "skip" leaves them out.
         """
 
         path: str | None = None
@@ -59,6 +70,7 @@ class HuggingFaceBuilder(BaseDatasetBuilder):
         image_column: str = "image"
         caption_column: str = "caption"
         split_names: dict[str, str] | None = None
+        uncaptioned: Literal["raise", "skip"] = "raise"
 
         def check(self) -> list[tuple[str, str]]:
             """Return complaints about values that cannot be."""
@@ -68,7 +80,7 @@ class HuggingFaceBuilder(BaseDatasetBuilder):
 
     def splits(self) -> list[str]:
         """Return the names of the splits."""
-        theirs = list(self._load())
+        theirs = list(self._data)
         named = self.config.split_names or {"val": "validation"}
         renamed = {own: name for own, name in named.items() if name in theirs}
         return [*renamed, *(name for name in theirs if name not in renamed.values())]
@@ -78,30 +90,120 @@ class HuggingFaceBuilder(BaseDatasetBuilder):
 
         Raises:
             ConfigError: no such split or column, or the library is not installed.
+            AnnotationError: rows without an image or a caption; names them.
         """
         self.check_split(split)
         named = self.config.split_names or {"val": "validation"}
-        data = self._load()
-        rows = data[named[split] if named.get(split) in data else split]
-        for column in (self.config.image_column, self.config.caption_column):
+        rows = self._data[named[split] if named.get(split) in self._data else split]
+        columns = (self.config.image_column, self.config.caption_column)
+        for column in columns:
             if column not in rows.column_names:
                 raise ConfigError(
                     f"datasets.{self.name}: {self.config.path} has no column {column!r}."
                     f"{suggest(column, rows.column_names)}"
                 )
-        columns = (self.config.image_column, self.config.caption_column)
+        self._check_kinds(rows)
         is_train = split == "train"
-        return HuggingFaceCaptions(rows, is_train, columns, *self.processors(is_train))
+        return HuggingFaceCaptions(self._usable(rows, split), is_train, columns, *self.processors(is_train))
 
-    def _load(self) -> Any:
+    def _check_kinds(self, rows: Any) -> None:
+        """Refuse columns that hold no images, or no texts."""
+        from datasets import Image
+
+        where = f"datasets.{self.name}"
+        kinds = dict(rows.features)
+        image, caption = kinds[self.config.image_column], kinds[self.config.caption_column]
+        if not isinstance(image, Image):
+            images = [name for name, kind in kinds.items() if isinstance(kind, Image)]
+            raise ConfigError(
+                f"{where}.image_column: {self.config.image_column!r} holds no images but {image}. "
+                f"Columns of images: {', '.join(images) or 'none'}."
+            )
+        listed = caption[0] if isinstance(caption, list) else getattr(caption, "feature", None)
+        if not (_is_text(caption) or _is_text(listed)):
+            texts = [name for name, kind in kinds.items() if _is_text(kind)]
+            raise ConfigError(
+                f"{where}.caption_column: {self.config.caption_column!r} holds neither texts nor lists of "
+                f"texts but {caption}. Columns of texts: {', '.join(texts) or 'none'}."
+            )
+
+    def _usable(self, rows: Any, split: str) -> Any:
+        """Return the rows that have an image and captions: all of them, or what `uncaptioned` leaves."""
+        errors = ErrorList(f"{self.config.path}, split {split!r}", "row")
+        bad = set()
+        for number in _rows_without_image(rows, self.config.image_column):
+            errors.add(str(number), f", column {self.config.image_column!r}: has no image.")
+            bad.add(number)
+        captions = rows.select_columns([self.config.caption_column])
+        for number, row in enumerate(captions):
+            try:
+                _check_captions(row[self.config.caption_column])
+            except AnnotationError as error:
+                errors.add(str(number), f", column {self.config.caption_column!r}{error}")
+                bad.add(number)
+        if not bad:
+            return rows
+        if self.config.uncaptioned == "raise" or len(bad) == len(rows):
+            raise AnnotationError(
+                f"{errors.message()} Repair {len(bad)} of {len(rows)} rows, or set "
+                f"datasets.{self.name}.uncaptioned: skip."
+            )
+        logger.warning("%d of %d rows are left out. %s", len(bad), len(rows), errors.message())
+        return rows.select([number for number in range(len(rows)) if number not in bad])
+
+    @cached_property
+    def _data(self) -> Mapping[str, Any]:
+        """The splits by the data set's own names."""
         try:
             from datasets import DatasetDict, load_dataset, load_from_disk
         except ImportError as error:
             raise ConfigError(
                 f"datasets.{self.name} needs the library of that name: pip install lavis-lite[hf]."
             ) from error
-        path = Path(self.config.path).expanduser()
-        if path.is_dir():
-            data = load_from_disk(str(path))
-            return data if isinstance(data, DatasetDict) else {"train": data}
-        return load_dataset(self.config.path, self.config.subset)
+        path = Path(str(self.config.path)).expanduser()
+        saved = any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
+        kind = _FILE_KINDS.get(path.suffix.lower())
+        try:
+            if saved:
+                data = load_from_disk(str(path))
+            elif kind is not None and path.is_file():
+                data = load_dataset(kind, data_files=str(path))
+            else:  # a folder of data files, or a name of the hub
+                data = load_dataset(str(path) if path.is_dir() else str(self.config.path), self.config.subset)
+        except Exception as error:  # the library has no base class for its errors
+            what = "the folder" if path.is_dir() else "no file or folder here; the hub's data set"
+            raise ConfigError(
+                f"datasets.{self.name}.path: {what} {str(self.config.path)!r} cannot be loaded: "
+                f"{type(error).__name__}: {first_line(error)}"
+            ) from error
+        return data if isinstance(data, DatasetDict) else {"train": data}
+
+
+def _is_text(kind: Any) -> bool:
+    return getattr(kind, "dtype", None) in ("string", "large_string")
+
+
+def _check_captions(captions: str | Sequence[str] | None) -> None:
+    if captions is None:
+        raise AnnotationError(": has no caption.")
+    if not captions:
+        raise AnnotationError(": has no caption, but an empty text or list.")
+    for text in [captions] if isinstance(captions, str) else captions:
+        text_of(text, "")
+
+
+def _rows_without_image(rows: Any, column: str) -> list[int]:
+    """Return the numbers of the rows without an image, decoding none."""
+    from datasets import Image
+
+    undecoded = rows.select_columns([column]).cast_column(column, Image(decode=False))
+    stored = undecoded.data.column(column)
+    fields = [chunk.field(name) for chunk in stored.chunks for name in ("bytes", "path")]
+    if not stored.null_count and not any(field.null_count for field in fields[::2]):
+        return []  # which most data sets are; their images need not be read
+    images = (row[column] for row in undecoded)
+    return [
+        number
+        for number, image in enumerate(images)
+        if image is None or not (image["bytes"] or image["path"])
+    ]

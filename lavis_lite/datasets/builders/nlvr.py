@@ -25,7 +25,7 @@ class NLVRBuilder(BaseDatasetBuilder):
 
     def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
         """Return the checked pairs of all files."""
-        return [record for path in files for record in check_pairs(read_records(path), path)]
+        return [record for path in files for record in check_pairs(read_records(path))]
 
 
 @registry.register_builder("shapes_nlvr")

@@ -22,9 +22,7 @@ class RetrievalBuilder(BaseDatasetBuilder):
     def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
         """Return the checked annotations of all files."""
         captions = "one" if is_train else "any"
-        return [
-            record for path in files for record in check_caption_records(read_records(path), path, captions)
-        ]
+        return [record for path in files for record in check_caption_records(read_records(path), captions)]
 
 
 @registry.register_builder("coco_retrieval")

@@ -32,7 +32,7 @@ class MSRVTTRetrievalBuilder(RetrievalBuilder):
 
     def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
         """Return the checked annotations of all files."""
-        records = [record for path in files for record in check_video_captions(read_records(path), path)]
+        records = [record for path in files for record in check_video_captions(read_records(path))]
         if not is_train:
             return records
         return [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch.utils.data import Dataset
 
+from lavis_lite.common.files import FileError, read_json
 from lavis_lite.common.registry import registry
 from lavis_lite.common.storage import resolve
 from lavis_lite.datasets.annotations import AnnotationError, read_records
@@ -47,11 +47,18 @@ class VQABuilder(BaseDatasetBuilder):
         """
         self.check_split(split)
         files = self.annotation_files(split)
-        if split == "train":
-            return self.train_dataset_cls(
-                self.read(files, is_train=True), self.image_root(), *self.processors(True)
-            )
-        records = self.read(files[:1], is_train=False)
+        root = self.image_root()
+        is_train = split == "train"
+        records = self.read(files if is_train else files[:1], is_train)
+        records, missing = self.locate_images(records, root, split)
+        dataset = self._train(records, root) if is_train else self._evaluation(records, root, files)
+        dataset.missing_images = missing
+        return dataset
+
+    def _train(self, records: list[dict[str, Any]], root: Path) -> VQADataset:
+        return self.train_dataset_cls(records, root, *self.processors(True))
+
+    def _evaluation(self, records: list[dict[str, Any]], root: Path, files: list[Path]) -> VQAEvalDataset:
         if len(files) > 3:  # VQA's own questions and annotations, by which the official scripts judge
             people = read_official_answers(files[3])
             records = [{**r, "answer": people.get(r["question_id"], r["answer"])} for r in records]
@@ -59,13 +66,13 @@ class VQABuilder(BaseDatasetBuilder):
         if answers is None and len(files) > 1:
             answers = files[1]
         return self.eval_dataset_cls(
-            records, self.image_root(), *self.processors(False), answer_list=read_answers(answers)
+            records, root, *self.processors(False), answer_list=read_answers(answers)
         )
 
     def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
         """Return the checked questions of all files."""
         media = self.train_dataset_cls.media
-        return [record for path in files for record in check_questions(read_records(path), path, media)]
+        return [record for path in files for record in check_questions(read_records(path), media)]
 
 
 def read_answers(path: Path | None) -> list[str] | None:
@@ -76,12 +83,7 @@ def read_answers(path: Path | None) -> list[str] | None:
     """
     if path is None:
         return None
-    if not path.is_file():
-        raise AnnotationError(f"{path}: no such file of answers.")
-    try:
-        answers = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AnnotationError(f"{path}: is not valid JSON: {error}") from error
+    answers = _read_json(path)
     if isinstance(answers, dict):  # some data sets number their answers
         answers = list(answers)
     if not isinstance(answers, list) or not answers or not all(isinstance(text, str) for text in answers):
@@ -96,16 +98,23 @@ def read_official_answers(path: Path) -> dict[int, list[str]]:
         AnnotationError: not such a file.
     """
     try:
-        annotations = json.loads(path.read_text(encoding="utf-8"))["annotations"]
+        annotations = _read_json(path)["annotations"]
         return {
             annotation["question_id"]: [answer["answer"] for answer in annotation["answers"]]
             for annotation in annotations
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise AnnotationError(
             f"{path}: is no file of VQA's annotations ({type(error).__name__}: {error}); expected "
             '{"annotations": [{"question_id", "answers": [{"answer"}]}]}.'
         ) from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except FileError as error:
+        raise AnnotationError(str(error)) from error
 
 
 @registry.register_builder("coco_vqa")

@@ -28,8 +28,10 @@ class WebCaptionBuilder(BaseDatasetBuilder):
         """Settings of a data set in shards.
 
         Attributes:
-            shards: paths with ``*`` and ``{000..127}``, addresses with braces, or ``pipe:`` commands.
-            text_key: "txt", or a field of the sample's json: a text, or a list of which one is drawn.
+            shards: paths with ``*`` and ``{000..127}``, folders, addresses with braces, or ``pipe:``
+                commands.
+            text_key: "txt" for the member ``.txt``, else a field of the json: a text, or a list of which
+                one is drawn.
             shuffle_buffer: samples of which the next one is drawn.
             resampled: draw shards with replacement, in place of each once an epoch.
             epoch_size: samples of an epoch; needed where `resampled`.

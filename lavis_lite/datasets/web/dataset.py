@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import Dataset
@@ -14,6 +14,7 @@ from lavis_lite.common.images import ImageError, open_image
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.base_dataset import Processor, collate
 from lavis_lite.datasets.web.shards import IMAGE_MEMBERS, RawSample, Shard, count_samples
+from lavis_lite.datasets.web.texts import TextError, texts_of
 
 
 class WebDataset(Dataset):
@@ -21,8 +22,8 @@ class WebDataset(Dataset):
 
     Args:
         shards: in a fixed order.
-        text_key: where the text stands: "txt", or a field of the sample's json: a text, or a list of
-            texts, one of which is drawn in each epoch.
+        text_key: where the text stands: "txt" for the member ``.txt``, else a field of the sample's json:
+            a text, or a list of texts, one of which is drawn in each epoch.
         shuffle_buffer: samples of which the next one is drawn.
         resampled: whether shards are drawn with replacement, without end; else each is read once an epoch.
         epoch_size: samples of an epoch, of all ranks; needed where `resampled`.
@@ -54,10 +55,10 @@ class WebDataset(Dataset):
             self.size = epoch_size
         else:
             self.shards = [
-                shard if shard.samples is not None else Shard(shard.name, count_samples(shard))
+                shard if shard.samples is not None else replace(shard, samples=count_samples(shard))
                 for shard in shards
             ]
-            self.size = sum(shard.samples for shard in self.shards)
+            self.size = sum(shard.samples or 0 for shard in self.shards)
 
     def __len__(self) -> int:
         return self.size
@@ -76,7 +77,11 @@ class WebDataset(Dataset):
         image = next((raw[suffix] for suffix in IMAGE_MEMBERS if suffix in raw), None)
         if image is None:
             raise ImageError(f"{name}: has no image.")
-        text = self._text(raw, name)
+        try:
+            texts = texts_of(raw, self.text_key)
+        except TextError as error:
+            raise TextError(f"{name}: {error}.") from error
+        text = texts[0] if len(texts) == 1 else random.choice(texts)
         return {
             "image": self.vis_processor(open_image(io.BytesIO(image), name=name)),
             "text_input": self.text_processor(text),
@@ -87,17 +92,3 @@ class WebDataset(Dataset):
     def collater(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return one batch."""
         return collate(samples)
-
-    def _text(self, raw: RawSample, name: str) -> str:
-        if self.text_key in ("txt", "caption") and "txt" in raw:
-            text = raw["txt"].decode("utf-8", errors="replace")
-        else:
-            try:
-                text = json.loads(raw.get("json", b"{}")).get(self.text_key)
-            except (ValueError, AttributeError) as error:
-                raise ValueError(f"{name}: its json cannot be read ({error}).") from error
-            if isinstance(text, list):
-                text = random.choice(text) if text else None
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{name}: has no text under {self.text_key!r}.")
-        return text.strip()

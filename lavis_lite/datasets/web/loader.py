@@ -7,6 +7,7 @@ decoded. Every rank makes equally many batches; one that has run out takes part 
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,9 +19,28 @@ from lavis_lite.common.random import key_seed, seeded_scope
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.loading import ATTEMPTS, BAD_SAMPLES, READ_ERRORS, BadSample, Policy
 from lavis_lite.datasets.web.dataset import WebDataset
-from lavis_lite.datasets.web.shards import RawSample, Shard, raw_samples
+from lavis_lite.datasets.web.first_look import check_usable
+from lavis_lite.datasets.web.index import INDEX_FILE
+from lavis_lite.datasets.web.samples import has_image, without_image
+from lavis_lite.datasets.web.shards import (
+    SHARD_ERRORS,
+    Damage,
+    RawSample,
+    Shard,
+    ShardError,
+    UnusedMember,
+    UnusedMembers,
+    error_text,
+    read_shard,
+)
 
 SPARE = 32  # samples kept to stand in for one that cannot be read
+MAX_SHUFFLE_BYTES = 512 << 20  # of the samples among which the next one is drawn
+# Keys of a batch on its way from the worker: what is logged once, and why there is no batch.
+_WARNINGS = "shard_warnings"
+_ERROR = "shard_error"
+
+logger = logging.getLogger(__name__)
 
 
 class WebTrainLoader:
@@ -33,7 +53,8 @@ class WebTrainLoader:
         finish: called on each batch, in the workers (tokenizing, say).
 
     Raises:
-        ConfigError: fewer shards than streams (ranks times workers), where each is read once.
+        ConfigError: fewer shards than streams (ranks times workers), where each is read once; or no
+            sample among the first that can be trained on.
     """
 
     def __init__(
@@ -68,6 +89,8 @@ class WebTrainLoader:
                 f"{self.per_rank} workers each ({self.streams} readers). Lower run.num_workers, cut the data "
                 "into more shards (`lavis-lite shards make`), or set resampled: true."
             )
+        check_usable(dataset.shards, dataset.text_key)
+        self._warnings: set[str] = set()
 
     @property
     def batches_per_epoch(self) -> int:
@@ -80,7 +103,11 @@ class WebTrainLoader:
         )
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[dict[str, Any]]:
-        """Yield the batches of `epoch` from `first_batch` on."""
+        """Yield the batches of `epoch` from `first_batch` on.
+
+        Raises:
+            ShardError: the shards of a stream hold no sample, or too many in a row cannot be read.
+        """
         own = self._streams_of(self.rank)
         turns = self._turns([self._planned(epoch, stream) for stream in own])
         skipped = [turns[:first_batch].count(worker) for worker in range(self.per_rank)]
@@ -89,9 +116,24 @@ class WebTrainLoader:
         ]
         for number in range(first_batch, self.batches_per_epoch):
             if number < len(turns):
-                yield {**next(readers[turns[number]]), FILLER: False}
+                yield {**self._checked(next(readers[turns[number]])), FILLER: False}
             else:
-                yield {**next(iter(self._reader(epoch, own[0], 0))), FILLER: True, BAD_SAMPLES: []}
+                batch = next(iter(self._reader(epoch, self._filling_stream(epoch, own), 0)))
+                yield {**self._checked(batch), FILLER: True, BAD_SAMPLES: []}
+
+    def _checked(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return a batch without the warnings that came with it, each of which is logged once."""
+        for warning in batch.pop(_WARNINGS, []):
+            if warning not in self._warnings:
+                self._warnings.add(warning)
+                logger.warning("%s", warning)
+        if _ERROR in batch:
+            raise ShardError(batch[_ERROR])
+        return batch
+
+    def _filling_stream(self, epoch: int, own: list[int]) -> int:
+        """Return a stream that has a batch to lend, one of this rank's if possible."""
+        return next(stream for stream in [*own, *range(self.streams)] if self._planned(epoch, stream))
 
     def _streams_of(self, rank: int) -> list[int]:
         """Return the numbers of a rank's streams: dealt in turn, so that shards are, too."""
@@ -111,7 +153,7 @@ class WebTrainLoader:
         return self._batches(self._shards(epoch, stream))
 
     def _batches(self, shards: list[Shard]) -> int:
-        samples = sum(shard.samples for shard in shards)
+        samples = sum(shard.samples or 0 for shard in shards)
         whole, rest = divmod(samples, self.batch_size)
         return whole + (1 if rest and (not self.drop_last or not whole) else 0)
 
@@ -147,26 +189,55 @@ class _Stream(IterableDataset):
         self.seed, self.policy, self.finish = loader.seed, loader.policy, loader.finish
         self.shards, self.epoch, self.stream = shards, epoch, stream
         self.first_batch, self.planned = first_batch, planned
+        self.count = 0  # samples that came so far
         self.notes: list[BadSample] = []
+        self.warnings: list[str] = []
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        try:
+            yield from self._batches()
+        except (*READ_ERRORS, MemoryError) as error:
+            if self.policy == "raise":
+                raise
+            yield {_ERROR: str(error) or type(error).__name__, _WARNINGS: self.warnings}
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
         spare: list[RawSample] = []
         samples = self._shuffled()
         for number in range(self.planned):
             raws = [raw for _, raw in zip(range(self.batch_size), samples, strict=False)]
+            if number == self.planned - 1 and not self.dataset.resampled:
+                for _ in samples:  # an incomplete batch, or more than the index says; which is warned of
+                    pass
             if number >= self.first_batch:
-                yield self._batch(raws, spare)
+                yield self._batch(raws, spare, number)
             spare = (spare + raws)[-SPARE:]
 
-    def _batch(self, raws: list[RawSample], spare: list[RawSample]) -> dict[str, Any]:
-        if not raws:  # a shard broke off: fewer samples came than its index promised
-            raws = spare[: self.batch_size]
+    def _batch(self, raws: list[RawSample], spare: list[RawSample], number: int) -> dict[str, Any]:
+        if not raws:  # fewer samples came than were counted
+            raws = self._made_up(spare, number)
         items = [item for raw in raws if (item := self._item(raw, [*spare, *raws])) is not None]
         batch = self.dataset.collater(items) if items else {}
         if items and self.finish is not None:
             batch = self.finish(batch)
         batch[BAD_SAMPLES], self.notes = self.notes, []
+        batch[_WARNINGS], self.warnings = self.warnings, []
         return batch
+
+    def _made_up(self, spare: list[RawSample], number: int) -> list[RawSample]:
+        """Return samples in place of a batch that did not come; note each of them as missing.
+
+        Raises:
+            ShardError: more are missing than came.
+        """
+        if (number + 1) * self.batch_size > 2 * self.count + self.batch_size or not spare:
+            names = ", ".join(shard.name for shard in self.shards[:3])
+            text = f"{self.count} samples came from {names}{', ...' if len(self.shards) > 3 else ''}"
+            raise ShardError(f"{text}, and more than twice as many were counted. {' '.join(self.warnings)}")
+        reason = self.warnings[-1] if self.warnings else "fewer samples came than were counted"
+        for place in range(self.batch_size):
+            self._note(f"missing {self.stream} {number} {place}", reason)
+        return spare[: self.batch_size]
 
     def _item(self, raw: RawSample, others: list[RawSample]) -> dict[str, Any] | None:
         """Return a sample; in place of one that cannot be read another of this stream, always the same."""
@@ -175,7 +246,7 @@ class _Stream(IterableDataset):
             try:
                 with seeded_scope(self.seed, self.epoch, raw["__key__"]):
                     return self.dataset.item(raw)
-            except READ_ERRORS as error:
+            except (*READ_ERRORS, MemoryError) as error:
                 if self.policy == "raise":
                     raise
                 self._note(f"{raw['__url__']}/{raw['__key__']}", f"{type(error).__name__}: {error}")
@@ -191,18 +262,50 @@ class _Stream(IterableDataset):
         """Yield raw samples, each drawn from the next `shuffle_buffer` ones."""
         draw = random.Random(key_seed("shuffle", self.seed, self.epoch, self.stream))
         buffer: list[RawSample] = []
+        size = 0
         for raw in self._raw():
             buffer.append(raw)
-            if len(buffer) > self.dataset.shuffle_buffer:
+            size += _size_of(raw)
+            while len(buffer) > self.dataset.shuffle_buffer or size > MAX_SHUFFLE_BYTES:
                 place = draw.randrange(len(buffer))
                 buffer[place], buffer[-1] = buffer[-1], buffer[place]
+                size -= _size_of(buffer[-1])
                 yield buffer.pop()
         draw.shuffle(buffer)
         yield from buffer
 
     def _raw(self) -> Iterator[RawSample]:
+        """Yield the samples that have an image, shard after shard; note what is lost, warn of the rest."""
+        empty = 0
         for shard in self._order():
-            yield from raw_samples(shard, lambda reason, shard=shard: self._note(shard.name, reason))
+            count = 0
+            unused = UnusedMembers()
+            try:
+                for item in read_shard(shard):
+                    if isinstance(item, Damage):
+                        self._note(f"{shard.name} {item.text}", f"{shard.name}: {item.text}")
+                    elif isinstance(item, UnusedMember):
+                        if item.is_loss:
+                            unused.add(item)
+                    elif has_image(item):
+                        count += 1
+                        yield item
+                    else:
+                        for member in without_image(item):
+                            unused.add(member)
+            except SHARD_ERRORS as error:
+                self._note(f"{shard.name} {type(error).__name__}", error_text(shard, error))
+            self.count += count
+            empty = 0 if count else empty + 1
+            if self.dataset.resampled and empty == ATTEMPTS:
+                reason = self.notes[-1].reason if self.notes else "they hold none"
+                raise ShardError(f"{empty} shards in a row gave no sample; the last one: {reason}")
+            self.warnings += [f"{shard.name}: {line}" for line in unused.lines()]
+            if shard.samples not in (None, count):
+                self.warnings.append(
+                    f"{shard.name}: holds {count} samples that have an image, not {shard.samples}, as was "
+                    f"counted or as its {INDEX_FILE} says (make that again: lavis-lite shards info --write)."
+                )
 
     def _order(self) -> Iterator[Shard]:
         if not self.dataset.resampled:
@@ -211,3 +314,7 @@ class _Stream(IterableDataset):
         draw = random.Random(key_seed("resample", self.seed, self.epoch, self.stream))
         while True:
             yield draw.choice(self.shards)
+
+
+def _size_of(raw: RawSample) -> int:
+    return sum(len(content) for content in raw.values())

@@ -1,106 +1,110 @@
-"""Which shards there are, and what is in them: names, counts, raw samples."""
+"""Which shards there are, and what is in them: names, counts, samples, losses."""
 
 from __future__ import annotations
 
-import io
-import json
-import subprocess
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from webdataset.shardlists import expand_urls
-from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_iterator
-
-from lavis_lite.common.images import IMAGE_SUFFIXES
-from lavis_lite.common.remote_file import RemoteFile
+from lavis_lite.common.files import FileError, first_line
 from lavis_lite.common.schema import ConfigError
+from lavis_lite.datasets.web.index import counts_of, read_entries
+from lavis_lite.datasets.web.patterns import expand
+from lavis_lite.datasets.web.samples import (
+    IMAGE_MEMBERS,
+    Grouper,
+    RawSample,
+    UnusedMember,
+    UnusedMembers,
+    has_image,
+    why_not_used,
+)
+from lavis_lite.datasets.web.sources import (
+    REMOTE,
+    GunzipStream,
+    ShardError,
+    describe_beginning,
+    is_pipe,
+    open_source,
+)
+from lavis_lite.datasets.web.tar import NotTarError, TarDamage, TarMember, TarReader
 
-IMAGE_MEMBERS = tuple(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES)
-TEXT_MEMBERS = ("txt", "json")
-INDEX_FILE = "index.json"
-REMOTE = ("http://", "https://")
-PIPE = "pipe:"
-BUFFER_BYTES = 1 << 20
+__all__ = [
+    "IMAGE_MEMBERS",
+    "Damage",
+    "RawSample",
+    "Shard",
+    "ShardError",
+    "UnusedMember",
+    "UnusedMembers",
+    "count_samples",
+    "list_shards",
+    "raw_samples",
+    "read_index",
+    "read_shard",
+]
 
-RawSample = dict[str, Any]
+MAX_DAMAGES = 20  # of one shard that are named one by one
+# What keeps a shard from being opened, or read to its end.
+SHARD_ERRORS = (OSError, FileError, MemoryError)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar file: its path or address, and how many samples it holds, None where nobody knows."""
+    """A tar file, gzipped or not.
+
+    Attributes:
+        name: its path, address, or ``pipe:`` and a command.
+        samples: how many it holds that have an image; None where it is not known.
+        allow_pipe: whether its command may be run.
+    """
 
     name: str
     samples: int | None = None
+    allow_pipe: bool = False
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies on this machine."""
-        return not self.name.startswith((*REMOTE, PIPE))
+        """Return whether it is a file of this machine."""
+        return not self.name.startswith(REMOTE) and not is_pipe(self.name)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something wrong with a shard, which may have cost samples; the text says what, and where."""
+
+    text: str
 
 
 def list_shards(patterns: Sequence[str], allow_pipe: bool = False) -> list[Shard]:
     """Return the shards that `patterns` name, in their order, with counts where an index has them.
 
     Args:
-        patterns: local paths with ``*`` and ``{000..127}``, http(s) addresses with braces, or
+        patterns: local paths with ``*`` and ``{000..127}``, folders, http(s) addresses with braces, or
             ``pipe:`` and a command that writes a tar to its output.
         allow_pipe: whether commands may be run at all: whoever writes the config runs them.
 
     Raises:
-        ConfigError: a pattern that names nothing, or a command where none is allowed.
+        ConfigError: a pattern that names nothing or what may not be opened, an index that cannot be
+            used, or one that names shards that are not there.
     """
-    names: list[str] = []
-    for pattern in patterns:
-        names += _expand(pattern, allow_pipe)
+    shards = [Shard(name, None, allow_pipe) for pattern in patterns for name in expand(pattern, allow_pipe)]
+    by_folder: dict[Path, list[str]] = {}
+    for path in (Path(shard.name) for shard in shards if shard.is_local):
+        by_folder.setdefault(path.parent, []).append(path.name)
     counts: dict[str, int] = {}
-    for folder in {Path(name).parent for name in names if not name.startswith((*REMOTE, PIPE))}:
-        counts |= read_index(folder)
-    return [Shard(name, counts.get(name)) for name in names]
-
-
-def _expand(pattern: str, allow_pipe: bool) -> list[str]:
-    if pattern.startswith(PIPE) and not allow_pipe:
-        raise ConfigError(
-            f"shards: {pattern!r} runs a command. Set allow_pipe: true if you trust whoever wrote it."
-        )
-    expanded = expand_urls(pattern) if not pattern.startswith(PIPE) else [pattern]
-    names: list[str] = []
-    for name in expanded:
-        if name.startswith((*REMOTE, PIPE)):
-            names.append(name)
-            continue
-        path = Path(name).expanduser()
-        found = sorted(path.parent.glob(path.name)) if any(c in path.name for c in "*?[") else [path]
-        if path.is_dir():
-            found = sorted(path.glob("*.tar"))
-        missing = [file for file in found if not file.is_file()]
-        if missing or not found:
-            raise ConfigError(f"shards: {pattern!r} names no file: {missing[0] if missing else path}.")
-        names += [str(file) for file in found]
-    return names
+    for folder, names in by_folder.items():
+        counts |= {str(folder / name): count for name, count in counts_of(folder, names).items()}
+    return [replace(shard, samples=counts.get(str(Path(shard.name)))) for shard in shards]
 
 
 def read_index(folder: Path) -> dict[str, int]:
     """Return path -> samples of the shards that the index of `folder` names; nothing without an index."""
-    file = folder / INDEX_FILE
-    if not file.is_file():
-        return {}
-    try:
-        shards = json.loads(file.read_text(encoding="utf-8"))["shards"]
-        return {str(folder / shard["name"]): int(shard["samples"]) for shard in shards}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{file}: is no index of shards ({type(error).__name__}: {error}); "
-            "make it anew with `lavis-lite shards info --write`."
-        ) from error
+    return {str(folder / name): entry.samples for name, entry in read_entries(folder).items()}
 
 
 def count_samples(shard: Shard) -> int:
-    """Return how many samples a local shard yields, by its headers alone, which is fast.
+    """Return how many samples with an image a local shard yields; of a plain tar only headers are read.
 
     Raises:
         ConfigError: it is not on this machine, or no tar file.
@@ -110,28 +114,11 @@ def count_samples(shard: Shard) -> int:
             f"shards: nobody knows how many samples {shard.name} holds. Put an index.json beside it "
             "(`lavis-lite shards make` writes one), or set resampled: true and epoch_size."
         )
-    size = Path(shard.name).stat().st_size
-    count, last = 0, None
     try:
-        with tarfile.open(shard.name) as tar:
-            for member in tar:
-                key = base_plus_ext(member.name)[0]
-                if not member.isreg() or key is None or not is_known(member.name):
-                    continue
-                if tar.fileobj.name == shard.name and member.offset_data + member.size > size:
-                    break  # it is cut off here
-                count += key != last
-                last = key
-    except tarfile.TarError as error:
-        if count == 0:
-            raise ConfigError(f"shards: {shard.name} is no tar file ({error}).") from error
-    return count
-
-
-def is_known(name: str) -> bool:
-    """Whether a member of a tar is an image or a text; nothing else is ever decoded."""
-    suffix = (base_plus_ext(name)[1] or "").lower()
-    return suffix in IMAGE_MEMBERS or suffix in TEXT_MEMBERS
+        items = read_shard(shard, contents=False)
+        return sum(isinstance(item, dict) and has_image(item) for item in items)
+    except SHARD_ERRORS as error:
+        raise ConfigError(f"shards: {error}") from error
 
 
 def raw_samples(
@@ -139,64 +126,82 @@ def raw_samples(
 ) -> Iterator[RawSample]:
     """Yield the samples of a shard: "__key__", "__url__", and the bytes of each member by its suffix.
 
+    A sample need not have an image, or a text.
+
     Args:
-        on_error: told why the rest of a shard is lost, if it is damaged, breaks off, or cannot be reached.
-        whole_or_error: raise `OSError` where a shard cannot be reached (a server, a command, a disk), which
-            another time it may be.
-    """
-
-    def note(error: Exception) -> bool:
-        on_error(f"{shard.name}: {type(error).__name__}: {error}")
-        return True  # go on with the next sample
-
-    def files() -> Iterator[dict[str, Any]]:
-        try:
-            yield from _files(shard, on_error)
-        except OSError as error:
-            if whole_or_error:
-                raise
-            note(error)
-
-    yield from group_by_keys(files(), handler=note)
-
-
-def _files(shard: Shard, on_error: Callable[[str], None]) -> Iterator[dict[str, Any]]:
-    """Yield the members of a shard up to where it breaks off; a sample cut in two keeps what is whole."""
-    with open_shard(shard) as stream:
-        try:
-            for file in tar_file_iterator(stream, select_files=is_known):
-                yield {**file, "__url__": shard.name}
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            on_error(f"{shard.name}: {type(error).__name__}: {error}")
-
-
-@contextmanager
-def open_shard(shard: Shard) -> Iterator[BinaryIO]:
-    """Open a shard for reading from its beginning to its end.
+        on_error: told of each damage, and of the members that are not used, a line for each reason.
+        whole_or_error: raise where a shard cannot be reached (a server, a command, a disk), which
+            another time it may be, or where it is no tar at all.
 
     Raises:
-        OSError: it cannot be reached, or its command fails.
+        OSError, FileError, MemoryError: with `whole_or_error`.
     """
-    if shard.name.startswith(PIPE):
-        with _output_of(shard.name.removeprefix(PIPE)) as stream:
-            yield stream
-    elif shard.is_local:
-        with Path(shard.name).open("rb") as file:
-            yield file
-    else:
-        with io.BufferedReader(RemoteFile(shard.name), BUFFER_BYTES) as stream:
-            yield stream
-
-
-@contextmanager
-def _output_of(command: str) -> Iterator[BinaryIO]:
-    process = subprocess.Popen(command, shell=True, stdout=subprocess.PIPE)
+    unused = UnusedMembers()
     try:
-        yield io.BufferedReader(process.stdout)
-        while process.stdout.read(BUFFER_BYTES):
-            pass  # behind the end of the archive; a command that cannot write would call that a failure
-    finally:
-        process.stdout.close()
-        code = process.wait()
-    if code:
-        raise OSError(f"the command ended with code {code}")
+        for item in read_shard(shard):
+            if isinstance(item, Damage):
+                on_error(f"{shard.name}: {item.text}")
+            elif isinstance(item, UnusedMember):
+                if item.is_loss:
+                    unused.add(item)
+            else:
+                yield item
+    except SHARD_ERRORS as error:
+        if whole_or_error:
+            raise
+        on_error(error_text(shard, error))
+    for line in unused.lines():
+        on_error(f"{shard.name}: {line}")
+
+
+def error_text(shard: Shard, error: BaseException) -> str:
+    """Return one line that says why a shard could not be read."""
+    text = "not enough memory" if isinstance(error, MemoryError) else first_line(error, 500)
+    return text if text.startswith(shard.name) else f"{shard.name}: {text}"
+
+
+def read_shard(shard: Shard, contents: bool = True) -> Iterator[RawSample | UnusedMember | Damage]:
+    """Yield all there is in a shard: each member is part of a sample, or unused; damages are named.
+
+    Args:
+        contents: whether to read what members hold; the samples are the same without.
+
+    Raises:
+        OSError, FileError: it cannot be opened, it cannot be read to its end, or it is no tar.
+    """
+    grouper = Grouper(shard.name)
+    damages = 0
+    failure: OSError | None = None
+    try:
+        for item in _read_members(shard, contents):
+            if isinstance(item, TarMember):
+                yield from grouper.add(item)
+                continue
+            damages += 1
+            if damages <= MAX_DAMAGES:
+                yield Damage(item.text)
+    except OSError as error:
+        failure = error
+    yield from grouper.finish()
+    if damages > MAX_DAMAGES:
+        yield Damage(f"{damages - MAX_DAMAGES} further damages")
+    if failure is not None:
+        raise failure
+
+
+def _read_members(shard: Shard, contents: bool) -> Iterator[TarMember | TarDamage]:
+    with open_source(shard.name, shard.allow_pipe) as (source, gunzip):
+        beginning = source.read(64)
+        source.unread(beginning)
+        try:
+            yield from TarReader(source, lambda member: not why_not_used(member), contents)
+        except NotTarError as error:
+            raise ShardError(f"{shard.name}: {_not_tar(beginning, gunzip)}.") from error
+        if gunzip is not None and gunzip.error:
+            yield TarDamage(gunzip.error)
+
+
+def _not_tar(beginning: bytes, gunzip: GunzipStream | None) -> str:
+    if gunzip is None:
+        return describe_beginning(beginning)
+    return f"is gzipped, and {gunzip.error or describe_beginning(beginning)}"

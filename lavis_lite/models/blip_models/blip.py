@@ -18,6 +18,7 @@ from lavis_lite.models.adapters.salesforce import to_salesforce
 from lavis_lite.models.adapters.transformers import Kind
 from lavis_lite.models.adapters.transformers_export import write_transformers_folder
 from lavis_lite.models.base_model import BaseModel
+from lavis_lite.models.blip_models.inputs import InputError, checked_images, checked_texts
 from lavis_lite.models.med import TextLayer
 from lavis_lite.models.text_config import TextConfig, without_inert_keys
 from lavis_lite.models.tokenizer import DEFAULT_TOKENIZER, ENCODER_TOKEN, load_tokenizer
@@ -110,16 +111,34 @@ class BlipBase(BaseModel):
             first_token_id: what stands in the place of [CLS]: it tells the text model its role.
             max_length: tokens a text is cut to; None for `max_txt_len`.
         """
-        max_length = max_length or self.config.max_txt_len
-        if not isinstance(texts, TokenizedTexts) or texts.made_for != (max_length, padding):
-            texts = TokenizeTexts(self.tokenizer, {"texts": max_length}, padding)({"texts": list(texts)})[
-                "texts"
-            ]
+        texts = self.tokenized(texts, padding, max_length)
         input_ids = texts.input_ids.to(self.device, non_blocking=True)
         if first_token_id is not None:
             input_ids = input_ids.clone()
             input_ids[:, 0] = first_token_id
         return input_ids, texts.attention_mask.to(self.device, non_blocking=True)
+
+    def tokenized(
+        self,
+        texts: Sequence[str],
+        padding: Literal["longest", "max_length"] = "longest",
+        max_length: int | None = None,
+    ) -> TokenizedTexts:
+        """Return `texts` with their tokens, on the CPU; those that a worker made already are taken.
+
+        Args:
+            texts: one or more.
+            padding: to the longest of the texts, or to `max_length`.
+            max_length: tokens a text is cut to; None for `max_txt_len`.
+
+        Raises:
+            InputError: something that is not a text.
+        """
+        max_length = max_length or self.config.max_txt_len
+        if isinstance(texts, TokenizedTexts) and texts.made_for == (max_length, padding):
+            return texts
+        checked = list(checked_texts(texts, "texts"))
+        return TokenizeTexts(self.tokenizer, {"texts": max_length}, padding)({"texts": checked})["texts"]
 
     def text_collator(self) -> TokenizeTexts:
         """Return what tokenizes a batch's texts in the workers."""
@@ -203,11 +222,15 @@ class BlipBase(BaseModel):
         for block in self.visual_encoder.blocks:
             block.compile()
 
-    def encode_image(self, image: Tensor) -> Tensor:
-        """Return hidden states (images, 1 + patches, width) of `image` (images, 3, height, width).
+    def encode_image(self, image: Any) -> Tensor:
+        """Return hidden states (images, 1 + patches, width) of images.
+
+        Args:
+            image: (images, 3, image_size, image_size) as the image processors make them, a PIL image,
+                or a list of PIL images.
 
         Raises:
-            ValueError: the images are not of the model's size.
+            InputError: anything else.
         """
         return self.visual_encoder(self.check_image(image))
 
@@ -215,8 +238,11 @@ class BlipBase(BaseModel):
         """Return hidden states (videos, frames, tokens, width) of `video` (videos, 3, frames, height, width).
 
         Raises:
-            ValueError: the frames are not of the model's size.
+            InputError: another shape, or frames that are not of the model's size.
         """
+        if not isinstance(video, Tensor) or video.ndim != 5:
+            shape = tuple(video.shape) if isinstance(video, Tensor) else type(video).__name__
+            raise InputError(f"the videos are {shape}; expected (videos, 3, frames, height, width).")
         frames = video.transpose(1, 2)  # (videos, frames, 3, height, width)
         return self.encode_image(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 
@@ -230,20 +256,13 @@ class BlipBase(BaseModel):
             return self.encode_image(samples["image"])
         return self.encode_frames(samples["video"]).flatten(1, 2)
 
-    def check_image(self, image: Tensor) -> Tensor:
-        """Return `image`, if it has the model's size.
+    def check_image(self, image: Any) -> Tensor:
+        """Return images as `encode_image` takes them: (images, 3, image_size, image_size).
 
         Raises:
-            ValueError: it has not.
+            InputError: what they are instead, and what to do.
         """
-        size = self.config.image_size
-        if image.shape[-2:] != (size, size):
-            height, width = image.shape[-2:]
-            raise ValueError(
-                f"the model takes {size} x {size} pixels but the images have {height} x {width}; give the "
-                f"image processor image_size={size}, or build the model with another image_size."
-            )
-        return image
+        return checked_images(image, self.config.image_size, self.visual_encoder.patch_embed.proj.weight)
 
 
 # Parts of the published checkpoints that some models have and others do without.

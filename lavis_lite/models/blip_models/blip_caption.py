@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -12,12 +13,16 @@ from torch import Tensor
 
 from lavis_lite.common.registry import registry
 from lavis_lite.common.schema import parse
+from lavis_lite.common.texts import TokenizedTexts
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.blip_outputs import BlipIntermediateOutput, BlipOutput, DecoderOutput
+from lavis_lite.models.blip_models.inputs import InputError, checked_samples, checked_texts
 from lavis_lite.models.blip_models.losses import IGNORED, lm_loss
 from lavis_lite.models.cached_decoder import CachedDecoder
 from lavis_lite.models.generation import GenerationSettings, generate
 from lavis_lite.models.med import TextDecoder
+
+logger = logging.getLogger(__name__)
 
 
 @registry.register_model("blip_caption")
@@ -60,7 +65,9 @@ class BlipCaption(BlipBase):
         super().__init__(config)
         self.text_decoder = TextDecoder(self.text_config)
         self.prompt = config.prompt or ""
-        self.prompt_length = len(self.tokenizer(self.prompt).input_ids) - 1  # without [SEP]
+        self.prompt_ids = torch.tensor(self.tokenizer(self.prompt).input_ids[:-1])  # without [SEP]
+        self.prompt_length = len(self.prompt_ids)
+        self._told_of_prompts = False
         self.generation_settings = config.generation
 
     def forward(self, samples: Mapping[str, Any]) -> BlipOutput:
@@ -72,8 +79,10 @@ class BlipCaption(BlipBase):
                 and equally many: then the image is encoded once for all of them.
 
         Raises:
-            ValueError: the captions cannot be shared out evenly among the images.
+            InputError: something that is no image or text, a caption with nothing behind the prompt,
+                or captions that do not share out among the images.
         """
+        samples = checked_samples(samples, "image", "text_input")
         image_embeds = self.forward_encoder(samples)
         decoder_output, labels, loss, weight = self.forward_decoder(samples, image_embeds)
         return BlipOutput(
@@ -95,10 +104,12 @@ class BlipCaption(BlipBase):
         """Return the decoder's output, its labels, the mean loss, and the number of predicted tokens."""
         texts = samples["text_input"]
         if len(texts) % len(image_embeds):
-            raise ValueError(
+            raise InputError(
                 f"{len(texts)} captions do not share out among {len(image_embeds)} images; give every "
                 "image of a batch the same number of captions."
             )
+        texts = self.tokenized(texts)
+        self._check_prompts(texts)
         input_ids, attention_mask = self.tokenize(texts, self.dec_token_id)
         labels = input_ids.masked_fill(attention_mask == 0, IGNORED)
         labels[:, : self.prompt_length] = IGNORED
@@ -136,7 +147,8 @@ class BlipCaption(BlipBase):
         model's config.
 
         Args:
-            samples: "image" (images, 3, image_size, image_size); may hold "prompt" too.
+            samples: "image" (images, 3, image_size, image_size), or a PIL image or a list of them;
+                may hold "prompt" too.
             max_length: most tokens of a caption, prompt included; `min_length` likewise.
             num_captions: sampled independently, or the best beams (then at most `num_beams`).
             prompt: one for all images or one each; "" for none; None for the model's own.
@@ -163,6 +175,7 @@ class BlipCaption(BlipBase):
         settings = parse(
             GenerationSettings, {**dataclasses.asdict(self.generation_settings), **given}, where="generate"
         )
+        samples = checked_samples(samples, "image")
         image_embeds = self.forward_encoder(samples)
         prompt_ids, prompt_lengths = self._encode_prompts(
             samples.get("prompt") if prompt is None else prompt, len(image_embeds)
@@ -197,12 +210,38 @@ class BlipCaption(BlipBase):
                 GenerationSettings, settings["generation"], where="checkpoint.inference.generation"
             )
 
+    def _check_prompts(self, texts: TokenizedTexts) -> None:
+        """Refuse a caption without a label: the tokens of the prompt are not learned.
+
+        Looks at the tokens on the CPU, before they go to the device.
+        """
+        lengths = texts.attention_mask.sum(1)
+        if int(lengths.min()) <= self.prompt_length:
+            index = int(lengths.argmin())
+            raise InputError(
+                f"samples['text_input'][{index}] ({texts[index]!r:.60}) leaves nothing to learn behind the "
+                f"model's prompt {self.prompt!r} ({self.prompt_length} tokens): captions must begin with the "
+                f"prompt, as the text processor makes them, and be cut to more than that (max_txt_len is "
+                f"{self.config.max_txt_len})."
+            )
+        begins = texts.input_ids[:, 1 : self.prompt_length] == self.prompt_ids[1:]
+        if not (self._told_of_prompts or begins.all()):
+            self._told_of_prompts = True
+            index = int((~begins.all(1)).nonzero()[0])
+            logger.warning(
+                "The caption %r does not begin with the model's prompt %r: its first %d tokens are not "
+                "learned. The text processor adds the prompt.",
+                texts[index],
+                self.prompt,
+                self.prompt_length,
+            )
+
     def _encode_prompts(self, prompt: str | Sequence[str] | None, images: int) -> tuple[Tensor, Tensor]:
         """Return prompt ids (images, longest), padded on the right, and their lengths (images,)."""
         prompt = self.prompt if prompt is None else prompt
-        prompts = [prompt] * images if isinstance(prompt, str) else list(prompt)
+        prompts = [prompt] * images if isinstance(prompt, str) else list(checked_texts(prompt, "prompt"))
         if len(prompts) != images:
-            raise ValueError(f"{len(prompts)} prompts for {images} images; give one for all, or one each.")
+            raise InputError(f"{len(prompts)} prompts for {images} images; give one for all, or one each.")
         tokens = self.tokenizer(prompts, padding="longest", return_tensors="pt")
         prompt_ids = tokens.input_ids
         prompt_ids[:, 0] = self.dec_token_id

@@ -14,6 +14,7 @@ from lavis_lite.common.registry import registry
 from lavis_lite.models.adapters.salesforce import encoder_from_decoder, momentum_from_online
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.classifier import classification_head
+from lavis_lite.models.blip_models.inputs import InputError, checked_labels, checked_samples
 from lavis_lite.models.blip_models.losses import ramped_alpha
 from lavis_lite.models.med import TextTransformer
 from lavis_lite.models.momentum import add_momentum_copies, update_momentum_copies
@@ -69,14 +70,16 @@ class BlipClassification(BlipBase):
         add_momentum_copies(self, self.momentum_parts)
 
     def forward(self, samples: Mapping[str, Any], is_train: bool = True) -> dict[str, Tensor]:
-        """Return {"loss"}, or {"predictions", "targets"} where `is_train` is false.
+        """Return {"loss"}, or where `is_train` is false {"predictions"}, and "targets" if there are labels.
 
         Args:
             samples: "image" (pairs, 3, image_size, image_size), "text_input" the texts, "label" (pairs,);
                 may hold "epoch", "iters", "num_iters_per_epoch", for alpha's ramp.
         """
         logits = self.classify(samples)
-        targets = torch.as_tensor(samples["label"], device=logits.device)
+        if not is_train and samples.get("label") is None:
+            return {"predictions": logits}
+        targets = checked_labels(samples, *logits.shape, logits.device)
         if not is_train:
             return {"predictions": logits, "targets": targets}
         loss = F.cross_entropy(logits, targets)
@@ -89,15 +92,20 @@ class BlipClassification(BlipBase):
         return {"loss": loss, "loss_weight": logits.new_tensor(float(len(logits)))}
 
     def predict(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return "predictions", logits (pairs, num_classes), and "targets" (pairs,)."""
+        """Return "predictions", logits (pairs, num_classes), and "targets" (pairs,) if there are labels."""
         return self.forward(samples, is_train=False)
 
     def classify(self, samples: Mapping[str, Any], suffix: str = "") -> Tensor:
         """Return logits (pairs, num_classes); with `suffix` "_m", of the momentum model."""
+        samples = checked_samples(samples, "image", "text_input")
         encode, read, head = (
             getattr(self, part + suffix) for part in ("visual_encoder", "text_encoder", "cls_head")
         )
         image_embeds = encode(self.check_image(samples["image"]))
+        if len(samples["text_input"]) != len(image_embeds):
+            raise InputError(
+                f"{len(samples['text_input'])} texts for {len(image_embeds)} images; give one text an image."
+            )
         states = read(
             *self.tokenize(samples["text_input"], self.enc_token_id),
             mode="multimodal",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lavis_lite.common.registry import registry, suggest
 from lavis_lite.models.blip_models.blip_outputs import BlipOutputFeatures
 from lavis_lite.models.blip_models.dual_encoder import BlipDualEncoder
+from lavis_lite.models.blip_models.inputs import check_text_count, checked_samples
 
 MODES = ("multimodal", "image", "text")
 
@@ -66,22 +67,22 @@ class BlipFeatureExtractor(BlipDualEncoder):
         """
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}.{suggest(str(mode), MODES)}")
-        for key, modes in (("image", ("image", "multimodal")), ("text_input", ("text", "multimodal"))):
-            if mode in modes and samples.get(key) is None:
-                raise ValueError(f"mode {mode!r} needs samples[{key!r}].")
+        needed = {"image": ("image",), "text": ("text_input",), "multimodal": ("image", "text_input")}
+        samples = checked_samples(samples, *needed[mode])
         if mode == "image":
             image_embeds = self.encode_image(samples["image"])
             return BlipOutputFeatures(
                 image_embeds=image_embeds, image_embeds_proj=_normalised(self.vision_proj, image_embeds)
             )
         if mode == "text":
-            text_embeds = self.encode_text(*self.tokenize(_listed(samples["text_input"])))
+            text_embeds = self.encode_text(*self.tokenize(samples["text_input"]))
             return BlipOutputFeatures(
                 text_embeds=text_embeds, text_embeds_proj=_normalised(self.text_proj, text_embeds)
             )
         image_embeds = self.encode_image(samples["image"])
+        check_text_count(samples["text_input"], len(image_embeds))
         multimodal_embeds = self.text_encoder(
-            *self.tokenize(_listed(samples["text_input"]), self.enc_token_id),
+            *self.tokenize(samples["text_input"], self.enc_token_id),
             mode="multimodal",
             image_kv=self.text_encoder.project_image(image_embeds),
         )
@@ -90,7 +91,3 @@ class BlipFeatureExtractor(BlipDualEncoder):
 
 def _normalised(projection: nn.Linear, embeds: Tensor) -> Tensor:
     return F.normalize(projection(embeds), dim=-1)
-
-
-def _listed(texts: str | list[str]) -> list[str]:
-    return [texts] if isinstance(texts, str) else texts

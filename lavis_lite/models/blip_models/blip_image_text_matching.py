@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lavis_lite.common.registry import registry
+from lavis_lite.models.blip_models.inputs import InputError, checked_samples
 from lavis_lite.models.blip_models.matcher import BlipMatcher
 
 MatchHead = Literal["itm", "itc"]
@@ -43,13 +44,13 @@ class BlipITM(BlipMatcher):
             ValueError: an unknown head, or texts that cannot be shared out among the images.
         """
         _check_head(match_head)
+        samples = checked_samples(samples, "image", "text_input")
         texts = samples["text_input"]
-        texts = [texts] if isinstance(texts, str) else texts
         image_embeds = self.encode_image(samples["image"])
         if match_head == "itc":
             return self.project_image_embeds(image_embeds) @ self.embed_texts(texts).T
         if len(texts) % len(image_embeds):
-            raise ValueError(
+            raise InputError(
                 f"{len(texts)} texts do not share out among {len(image_embeds)} images; give every image "
                 "the same number of texts, or use match_head='itc', which compares all with all."
             )
@@ -85,8 +86,17 @@ class BlipITM(BlipMatcher):
         return self.itm_head(states[:, 0]).softmax(1)[:, 1]
 
     def itm_scores(self, image: Tensor, texts: Sequence[Sequence[str]]) -> list[Tensor]:
-        """Return, for each of `image` (images, 3, height, width), how probable each of its texts fits."""
-        logits = self.match_candidates(self.encode_image(image), texts)
+        """Return, for each of `image` (images, 3, height, width), how probable each of its texts fits.
+
+        Raises:
+            InputError: something that is no image or text, or not one list of texts an image.
+        """
+        image_embeds = self.encode_image(image)
+        if len(texts) != len(image_embeds):
+            raise InputError(
+                f"{len(texts)} lists of texts for {len(image_embeds)} images; give one list an image."
+            )
+        logits = self.match_candidates(image_embeds, texts)
         return [scores.softmax(1)[:, 1] for scores in logits]
 
 

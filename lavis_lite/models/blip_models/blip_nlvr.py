@@ -14,6 +14,7 @@ from lavis_lite.common.registry import registry
 from lavis_lite.models.adapters.salesforce import double_cross_attention, encoder_from_decoder
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.classifier import classification_head
+from lavis_lite.models.blip_models.inputs import InputError, checked_labels, checked_samples
 from lavis_lite.models.med import TextTransformer
 
 
@@ -60,7 +61,7 @@ class BlipNLVR(BlipBase):
         return {"text_input": self.longest_text}
 
     def forward(self, samples: Mapping[str, Any], is_train: bool = True) -> dict[str, Tensor]:
-        """Return {"loss"}, or {"predictions", "targets"} where `is_train` is false.
+        """Return {"loss"}, or where `is_train` is false {"predictions"}, and "targets" if there are labels.
 
         Args:
             samples: "image0" and "image1" (pairs, 3, image_size, image_size), "text_input" the
@@ -70,7 +71,9 @@ class BlipNLVR(BlipBase):
             ValueError: not as many sentences as pairs.
         """
         logits = self.classify(samples)
-        targets = torch.as_tensor(samples["label"], device=logits.device)
+        if not is_train and samples.get("label") is None:
+            return {"predictions": logits}
+        targets = checked_labels(samples, *logits.shape, logits.device)
         if not is_train:
             return {"predictions": logits, "targets": targets}
         return {
@@ -79,14 +82,16 @@ class BlipNLVR(BlipBase):
         }
 
     def predict(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return "predictions", logits (pairs, num_classes), and "targets" (pairs,)."""
+        """Return "predictions", logits (pairs, num_classes), and "targets" (pairs,) if there are labels."""
         return self.forward(samples, is_train=False)
 
     def classify(self, samples: Mapping[str, Any]) -> Tensor:
         """Return logits (pairs, num_classes)."""
-        first, second, texts = samples["image0"], samples["image1"], samples["text_input"]
+        samples = checked_samples(samples, "image0", "image1", "text_input")
+        first, second = self.check_image(samples["image0"]), self.check_image(samples["image1"])
+        texts = samples["text_input"]
         if not len(first) == len(second) == len(texts):
-            raise ValueError(f"{len(first)} and {len(second)} images for {len(texts)} sentences.")
+            raise InputError(f"{len(first)} and {len(second)} images for {len(texts)} sentences.")
         image_embeds = self.encode_image(torch.cat((first, second)))
         image_embeds = torch.stack(image_embeds.chunk(2), dim=1)  # (pairs, 2, tokens, width)
         states = self.text_encoder(

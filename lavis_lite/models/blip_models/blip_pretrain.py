@@ -78,6 +78,7 @@ class BlipPretrain(BlipContrastive):
         Raises:
             ValueError: not as many texts as images.
         """
+        samples = self.checked_pairs(samples)
         pairs = self.read_pairs(samples)
         alignment = self.align(samples, pairs)
         image_kv = self.text_encoder.project_image(pairs.image_embeds)

@@ -54,6 +54,7 @@ class BlipRetrieval(BlipContrastive):
         """
         if "image_id" not in samples:
             raise ValueError("blip_retrieval needs samples['image_id'], to know which texts share an image.")
+        samples = self.checked_pairs(samples)
         pairs = self.read_pairs(samples)
         alignment = self.align(samples, pairs)
         matching = self.match(samples, pairs, alignment, self.text_encoder.project_image(pairs.image_embeds))

@@ -15,6 +15,7 @@ from lavis_lite.common.registry import registry, suggest
 from lavis_lite.models.attention import ImageKeyValues
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.blip_outputs import BlipOutput
+from lavis_lite.models.blip_models.inputs import InputError, checked_samples, checked_texts
 from lavis_lite.models.cached_decoder import CachedDecoder
 from lavis_lite.models.generation import GenerationSettings, generate
 from lavis_lite.models.med import TextDecoder, TextTransformer, select_images
@@ -93,16 +94,17 @@ class BlipVQA(BlipBase):
         Args:
             samples: "image" (questions, 3, image_size, image_size), "text_input" the questions,
                 "answer" the answers of all questions end to end, "n_answers" (questions,) how many of
-                them belong to each, "weight" (answers,). Or "answer" as one list a question, without
-                "n_answers", and "weight" likewise or not at all (then a question's answers weigh alike).
+                them belong to each, "weight" (answers,). Or, without "n_answers", "answer" as one
+                text or one list of texts a question, and "weight" in the same form or not at all (then
+                a question's answers weigh alike).
 
         Raises:
-            ValueError: counts that do not agree.
+            InputError: something that is no image or text, a question without answers, or counts that
+                do not agree.
         """
+        samples = checked_samples(samples, "image", "text_input", "answer")
         answers, owners, weights = _flat_answers(samples, self.device)
         question = self.read_question(samples)
-        if owners.numel() and int(owners.max()) >= len(question.mask):
-            raise ValueError(f"answers for more than the {len(question.mask)} questions of the batch.")
         input_ids, attention_mask = self.tokenize(answers, self.dec_token_id)
         chosen = question.select(owners)
         losses = self._negative_log_likelihood(input_ids, attention_mask, chosen)
@@ -115,11 +117,11 @@ class BlipVQA(BlipBase):
         Raises:
             ValueError: not as many questions as images.
         """
+        samples = checked_samples(samples, "image", "text_input")
         questions = samples["text_input"]
-        questions = [questions] if isinstance(questions, str) else questions
         image_embeds = self.encode_visual(samples)
         if len(questions) != len(image_embeds):
-            raise ValueError(f"{len(questions)} questions for {len(image_embeds)} images; give one an image.")
+            raise InputError(f"{len(questions)} questions for {len(image_embeds)} images; give one an image.")
         input_ids, attention_mask = self.tokenize(questions, self.enc_token_id)
         states = self.text_encoder(
             input_ids,
@@ -158,6 +160,10 @@ class BlipVQA(BlipBase):
             )
         if inference_method == "generate":
             return self._generate_answers(samples, num_beams, max_len, min_len)
+        if not isinstance(answer_list, Sequence | None) or isinstance(answer_list, str):
+            raise InputError(f"answer_list is a {type(answer_list).__name__}; give a list of answers.")
+        if num_ans_candidates < 1:
+            raise InputError(f"num_ans_candidates must be at least 1, found {num_ans_candidates}.")
         if not answer_list:
             raise ValueError(
                 "inference_method 'rank' needs answer_list, the answers to choose from; give one, or use "
@@ -253,21 +259,44 @@ class BlipVQA(BlipBase):
         return kept[1], kept[2]
 
 
-def _flat_answers(samples: Mapping[str, Any], device: torch.device) -> tuple[list[str], Tensor, Tensor]:
+def _flat_answers(samples: Mapping[str, Any], device: torch.device) -> tuple[Sequence[str], Tensor, Tensor]:
     """Return all answers, the question number of each (answers,), and their weights (answers,)."""
     answers, weights = samples["answer"], samples.get("weight")
-    if answers and not isinstance(answers[0], str):
-        counts = [len(own) for own in answers]
-        if weights is None:
-            weights = [[1 / len(own)] * len(own) for own in answers]
-        weights = [weight for own in weights for weight in own]
-        answers = [answer for own in answers for answer in own]
+    questions = len(samples["text_input"])
+    if samples.get("n_answers") is None:
+        answers, counts, weights = _end_to_end(answers, weights)
     else:
         counts = [int(count) for count in samples["n_answers"]]
-    owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
+        if weights is None:
+            weights = [1 / count for count in counts for _ in range(count)]
+    answers = checked_texts(answers, "samples['answer']")
+    if len(counts) != questions:
+        raise InputError(
+            f"answers for {len(counts)} questions, but {questions} questions; give some for each."
+        )
+    owners = torch.repeat_interleave(torch.arange(questions), torch.tensor(counts)).to(device)
     weights = torch.as_tensor(weights, dtype=torch.float32, device=device)
     if not len(answers) == len(owners) == len(weights):
-        raise ValueError(
+        raise InputError(
             f"{len(answers)} answers, {len(weights)} weights and {len(owners)} by n_answers: they must agree."
         )
-    return answers if isinstance(answers, list) else list(answers), owners, weights
+    return answers, owners, weights
+
+
+def _end_to_end(answers: Any, weights: Any) -> tuple[list[Any], list[int], list[float]]:
+    """Return answers that are listed question by question as one list, and how many each question has."""
+    if isinstance(answers, str):
+        answers = [answers]
+    if not isinstance(answers, Sequence):
+        raise InputError(
+            f"samples['answer'] is a {type(answers).__name__}; give one list of texts a question."
+        )
+    lists = [own if isinstance(own, list | tuple) else [own] for own in answers]
+    counts = [len(own) for own in lists]
+    if 0 in counts:
+        raise InputError(f"samples['answer'][{counts.index(0)}] is empty; give each question an answer.")
+    if weights is None:
+        weights = [1 / count for count in counts for _ in range(count)]
+    else:
+        weights = [w for own in weights for w in (own if isinstance(own, list | tuple) else [own])]
+    return [answer for own in lists for answer in own], counts, weights

@@ -17,6 +17,7 @@ from lavis_lite.common.random import key_seed
 from lavis_lite.models.adapters.salesforce import QUEUES, fit_queues, momentum_from_online
 from lavis_lite.models.attention import ImageKeyValues
 from lavis_lite.models.blip_models.blip_outputs import BlipSimilarity
+from lavis_lite.models.blip_models.inputs import InputError, checked_samples
 from lavis_lite.models.blip_models.losses import (
     Candidates,
     Contrast,
@@ -167,22 +168,35 @@ class BlipContrastive(BlipMatcher):
         """Fill the queues from their beginning again."""
         self.queue_ptr.zero_()
 
+    def checked_pairs(self, samples: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `samples` with images that both image encoders take.
+
+        Raises:
+            InputError: something that is no image or text.
+        """
+        checked = checked_samples(samples, "image", "text_input")
+        checked["image"] = self.check_image(checked["image"])
+        return checked
+
     def read_pairs(self, samples: Mapping[str, Any]) -> Pairs:
-        """Return the batch encoded and tokenised."""
+        """Return the batch encoded and tokenized."""
         image_embeds = self.encode_image(samples["image"])
         input_ids, attention_mask = self.tokenize(samples["text_input"], padding=self.text_padding)
         if len(input_ids) != len(image_embeds):
-            raise ValueError(
+            raise InputError(
                 f"{len(input_ids)} texts for {len(image_embeds)} images; give one text an image."
             )
+        if (ids := samples.get("image_id")) is not None:
+            ids = as_numbers(ids, input_ids.device)
+            if len(ids) != len(image_embeds):
+                raise InputError(f"{len(ids)} image ids for {len(image_embeds)} images; give one an image.")
         counted = 0 if samples.get(FILLER, False) else len(input_ids)
         counts = distributed.gather_counts(counted, input_ids.device)
-        ids = samples.get("image_id")
         return Pairs(
             image_embeds,
             input_ids,
             attention_mask,
-            ids=None if ids is None else as_numbers(ids, input_ids.device),
+            ids=ids,
             counted=counted,
             first=sum(counts[: distributed.rank()]),
             total=max(1, sum(counts)),
@@ -350,5 +364,8 @@ def as_numbers(ids: Tensor | Sequence[int | str], device: torch.device) -> Tenso
     """Return image ids as a long tensor (images,); names become numbers that depend on the name alone."""
     if isinstance(ids, Tensor):
         return ids.flatten().to(device)
-    numbers = [zlib.crc32(name.encode()) if isinstance(name, str) else int(name) for name in ids]
+    numbers = [
+        zlib.crc32(name.encode("utf-8", "surrogatepass")) if isinstance(name, str) else int(name)
+        for name in ids
+    ]
     return torch.tensor(numbers, device=device)
