@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,9 @@ from lavis_lite.capfilt.names import canonical_source, digest_of, unit_names
 from lavis_lite.capfilt.samples import Sample, SampleError, decode_text, parse_json
 from lavis_lite.common.files import FileError, open_regular
 from lavis_lite.common.image_files import find_images
+from lavis_lite.common.images import ImageError, open_image_file
 from lavis_lite.common.schema import ConfigError
+from lavis_lite.datasets.web.samples import MAX_TEXT_BYTES
 from lavis_lite.datasets.web.shards import IMAGE_MEMBERS, raw_samples
 from lavis_lite.datasets.web.shards import Shard as TarShard
 
@@ -22,9 +23,7 @@ logger = logging.getLogger(__name__)
 
 OnDamage = Callable[[str], None]
 
-# Of files in folders. A unit is in memory as a whole.
-MAX_TEXT_BYTES = 16 << 20
-MAX_IMAGE_BYTES = 256 << 20
+# A unit is in memory as a whole.
 MAX_UNIT_BYTES = 4 << 30
 
 
@@ -173,7 +172,7 @@ def _tar_reader(shard: TarShard) -> Callable[[OnDamage], Iterator[Sample]]:
 
 def _tar_sample(key: str, members: Mapping[str, bytes]) -> Sample:
     try:
-        return Sample(key, members, parse_json(members.get("json", b"")))
+        return Sample(key, members, parse_json(members))
     except SampleError as error:
         return Sample(key, members, {}, failure=str(error))
 
@@ -203,32 +202,29 @@ def _file_sample(key: str, file: _ImageFile) -> Sample:
     about = file.about
     members: dict[str, bytes] = {}
     try:
-        members[suffix] = _read(file.path, MAX_IMAGE_BYTES, "no image")
+        with open_image_file(file.path) as image:
+            members[suffix] = image.read()
         if file.text_file is not None and file.text_file.exists():
-            text = decode_text(_read(file.text_file, MAX_TEXT_BYTES, "no text"))
-            about = {**about, "caption": text.replace("\r\n", "\n").replace("\r", "\n").split("\n")}
+            about = {**about, "caption": _lines_of(file.text_file)}
     except SampleError as error:
         return Sample(key, members, about, failure=str(error))
-    except OSError as error:
-        return Sample(key, members, about, failure=f"no text: {error}")
+    except (ImageError, FileError, OSError) as error:
+        return Sample(key, members, about, failure=f"no {'text' if members else 'image'}: {error}")
     return Sample(key, members, about)
 
 
-def _read(path: Path, limit: int, failure: str) -> bytes:
-    """Return a file's content.
+def _lines_of(path: Path) -> list[str]:
+    """Return the lines of a text file, of which U+2028 and the like end none.
 
     Raises:
-        SampleError: it cannot be read, or holds more than `limit` bytes.
+        FileError: it cannot be read.
+        SampleError: it is too large, or not UTF-8.
     """
-    try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            content = file.read(limit + 1) if size <= limit else b""
-    except (FileError, OSError) as error:
-        raise SampleError(f"{failure}: {error}") from error
-    if max(size, len(content)) > limit:
-        raise SampleError(f"{failure}: {path} has {size} bytes, more than {limit >> 20} MiB")
-    return content
+    with open_regular(path) as file:
+        content = file.read(MAX_TEXT_BYTES + 1)
+    if len(content) > MAX_TEXT_BYTES:
+        raise SampleError(f"unusable text: {path} has more than {MAX_TEXT_BYTES >> 20} MiB")
+    return decode_text(content, path.name).replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def with_folders(given: Input, folders: Iterable[Path]) -> Input:

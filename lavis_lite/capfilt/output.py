@@ -27,13 +27,12 @@ from lavis_lite.capfilt.tables import write_whole
 from lavis_lite.capfilt.timing import StageTimes, is_time_record
 from lavis_lite.capfilt.unit_files import (
     of_each_text,
-    printable,
     size_and_digest,
     with_output_keys,
     write_table,
     write_tar,
 )
-from lavis_lite.common.files import first_line, write_json
+from lavis_lite.common.files import first_line, printable, write_json
 
 logger = logging.getLogger(__name__)
 

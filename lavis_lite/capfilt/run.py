@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from PIL import Image
 
 from lavis_lite.capfilt.begin import refuse_input_as_output
 from lavis_lite.capfilt.inputs import Input, Unit
@@ -66,6 +67,7 @@ def start_run(
     identity = {
         "settings": settings.identity(),
         "text_key": given.text_key,
+        "max_pixels": Image.MAX_IMAGE_PIXELS,
         "models": models.identity(),
         "shards": {unit.name: unit.source for unit in given.units},
     }

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lavis_lite.capfilt.select import Candidate
-from lavis_lite.common.decoding import encoding_of, lone_surrogate, unique_keys
-from lavis_lite.common.files import first_line
+from lavis_lite.common.decoding import lone_surrogate
+from lavis_lite.datasets.web.texts import TextError, decode, read_fields
 
 # Levels of nesting that every later reader may need on its own stack.
 _SPARE_LEVELS = 100
@@ -48,45 +48,42 @@ class Sample:
         return self.failure.partition(": ")[0]
 
 
-def parse_json(content: bytes) -> dict[str, Any]:
-    """Return what the json of a sample holds; an empty one holds nothing.
+def parse_json(members: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return what the json of a sample holds; nothing where it is missing or empty.
 
     Raises:
-        SampleError: not valid JSON, nested too deeply, with one key twice, or no object.
+        SampleError: it is not a JSON object, is nested too deeply, or has one key twice.
     """
-    if not content.strip():
+    if not members.get("json", b"").strip():
         return {}
     try:
-        about = json.loads(content, object_pairs_hook=unique_keys)
-        nested = about
+        about = read_fields(dict(members))
+        nested: Any = about
         for _ in range(_SPARE_LEVELS):
             nested = [nested]
         json.dumps(nested)
     except RecursionError:
         raise SampleError("invalid json: nested too deeply") from None
-    except ValueError as error:
-        raise SampleError(f"invalid json: {first_line(error)}") from error
-    if not isinstance(about, dict):
-        raise SampleError(f"invalid json: expected an object, found {type(about).__name__}")
+    except TextError as error:
+        raise SampleError(f"invalid json: {error}") from error
     return about
 
 
-def decode_text(content: bytes) -> str:
+def decode_text(content: bytes, what: str) -> str:
     """Return the text of a file: UTF-8, or UTF-16 and UTF-32 with a byte order mark.
+
+    Args:
+        what: how errors call the file.
 
     Raises:
         SampleError: anything else. Other encodings cannot be told apart, and a guess could change the text.
     """
-    encoding = encoding_of(content)
     try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise SampleError(
-            f"text is not {encoding.upper().removesuffix('-SIG')}: byte 0x{content[error.start]:02x} at "
-            f"position {error.start}; save the file as UTF-8"
-        ) from error
+        text = decode(content, what)
+    except TextError as error:
+        raise SampleError(f"unusable text: {error}") from error
     if "\0" in text:
-        raise SampleError("text is not UTF-8: it has zero bytes; save the file as UTF-8")
+        raise SampleError(f"unusable text: its {what} has zero bytes; write it as UTF-8")
     return text
 
 
@@ -101,7 +98,7 @@ def texts_of(sample: Sample, text_key: str) -> list[str]:
         SampleError: something other than text, or text that no file can hold.
     """
     if text_key == "txt":
-        values: Any = [decode_text(sample.members.get("txt", b""))]
+        values: Any = [decode_text(sample.members.get("txt", b""), ".txt")]
     else:
         values = sample.about.get(text_key)
         values = values if isinstance(values, list) else [values]

@@ -14,7 +14,7 @@ from typing import Any
 
 from lavis_lite.capfilt.names import output_keys
 from lavis_lite.capfilt.samples import Sample
-from lavis_lite.common.files import atomic_writer
+from lavis_lite.common.files import atomic_writer, printable
 
 
 def with_output_keys(samples: Sequence[Sample]) -> list[Sample]:
@@ -82,20 +82,17 @@ def write_table(samples: Sequence[Sample], scores: Sequence[str], path: Path) ->
 def _rows(samples: Sequence[Sample]) -> Iterator[dict[str, Any]]:
     for sample in samples:
         url = sample.about.get("url")
+        if isinstance(url, str) and sample.failure:
+            url = printable(url)  # it may be what the sample failed for
         named = {
             "shard": str(sample.about.get("capfilt_shard", "")),
             "key": sample.key,
-            "url": printable(url) if isinstance(url, str) else None,
+            "url": url if isinstance(url, str) else None,
         }
         if sample.failure:
             yield {**named, "source": "", "kept": False, "reason": printable(sample.failure)}
         for candidate in sample.candidates:
             yield {**named, **candidate.flat()}
-
-
-def printable(text: str) -> str:
-    """Return `text` with a backslash escape for what UTF-8 cannot express."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def size_and_digest(path: Path) -> dict[str, Any]:

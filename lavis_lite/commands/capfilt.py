@@ -155,9 +155,12 @@ def _ray_worker(options: dict[str, Any]) -> Any:
     from lavis_lite.capfilt.inputs import Input
     from lavis_lite.capfilt.run import start_run
     from lavis_lite.capfilt.work import run_units
+    from lavis_lite.common.images import set_max_pixels
     from lavis_lite.common.progress import Progress
 
     chosen = argparse.Namespace(**options)
+    if chosen.max_pixels is not None:
+        set_max_pixels(chosen.max_pixels)
     given, models, settings = _prepare(chosen)
     output = start_run(given, models, settings, chosen.output, chosen.verify)
 

@@ -147,7 +147,7 @@ def test_many_damages_are_counted_after_the_first_ones(read):
         (lzma.compress(FIFTY), r"compressed with xz: decompress it \(unxz\)"),
         (b"\x28\xb5\x2f\xfd" + bytes(600), "compressed with zstd"),
         (b"PK\x03\x04" + bytes(600), "is a zip archive"),
-        (gzip.compress(b"no tar"), "is gzipped, and is no tar file"),
+        (gzip.compress(mtime=0, data=b"no tar"), "is gzipped, and is no tar file"),
     ],
 )
 def test_what_is_no_tar_is_named_as_what_it_is_and_is_an_error_where_one_is_asked_for(
