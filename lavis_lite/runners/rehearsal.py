@@ -29,6 +29,7 @@ from lavis_lite.common.files import atomic_writer, first_line
 from lavis_lite.common.random import rng_state, seeded_scope, set_rng_state
 from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.run_folder import RunFolder
+from lavis_lite.common.sample_errors import MissingKeyError
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.loading import BAD_SAMPLES, eval_loader
 from lavis_lite.datasets.mixing import train_loader
@@ -269,6 +270,8 @@ def _explained(task: Any, source: str, batch: Mapping[str, Any]) -> Iterator[Non
         raise ConfigError(f"{source}: {error}") from error
     except KeyError as error:
         raise ConfigError(task.misfit(batch, source, missing=str(error.args[0]))) from error
+    except MissingKeyError as error:
+        raise ConfigError(task.misfit(batch, source, missing=error.key)) from error
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         logger.debug("%s", source, exc_info=True)
         raise ConfigError(f"{source}: {explain(error)}") from error

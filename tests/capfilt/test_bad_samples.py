@@ -33,7 +33,7 @@ def bad(key: str = "bad", **members: bytes) -> dict[str, bytes]:
         (bad(json=b'{"a":' * 950 + b"1" + b"}" * 950), "invalid json"),
         (
             bad(json=b'{"caption": "one", "caption": "two"}'),
-            "invalid json: its json has the key 'caption' twice",
+            "invalid json: its json cannot be read (the key 'caption' occurs twice)",
         ),
         (bad(json='{"a": "caf\xe9"}'.encode("latin-1")), "invalid json"),
         (bad(json=b'{"a": ' + b"9" * 5000 + b"}"), "invalid json"),

@@ -11,15 +11,12 @@ from torch import Tensor, nn
 
 from lavis_lite.common.decoding import lone_surrogate
 from lavis_lite.common.registry import nearest, registry
+from lavis_lite.common.sample_errors import InputError, MissingKeyError
 from lavis_lite.common.texts import TokenizedTexts
 
 # Normalized pixels lie within about 2.7 of zero; a mean and deviation of one's own may lead further.
 LARGEST_PIXEL = 30.0
 PROCESSOR_HINT = 'use vis_processors["eval"](pil_image), or give PIL images'
-
-
-class InputError(ValueError):
-    """Something that the model cannot take; the message says what it is and what to give instead."""
 
 
 def checked_samples(samples: Any, *keys: str) -> dict[str, Any]:
@@ -42,9 +39,10 @@ def checked_samples(samples: Any, *keys: str) -> dict[str, Any]:
         if checked.get(key) is None and not (key == "image" and checked.get("video") is not None):
             present = [str(name) for name in samples if samples[name] is not None]
             near = nearest(key, [name for name in present if name not in keys])
-            raise InputError(
+            raise MissingKeyError(
+                key,
                 f"the model needs samples[{key!r}]; samples has {', '.join(present) or 'nothing'}."
-                + (f" Did you mean {near[0]}?" if near else "")
+                + (f" Did you mean {near[0]}?" if near else ""),
             )
         if key == "text_input":
             checked[key] = checked_texts(checked[key], f"samples[{key!r}]")
