@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-STOP_SIGNALS: tuple[signal.Signals, ...] = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
-)
+from lavis_lite.common.signals import handle_stop_signals, restore_handlers
 
 
 class _Stopped(BaseException):
@@ -33,12 +30,7 @@ def leave_on_signals() -> Iterator[None]:
     A unit that is being written is written to its end; the one in hand is left. A second signal ends the
     process without that. Nothing changes where the block does not run in the main thread.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {
-        number: signal.signal(number, _stop) for number in STOP_SIGNALS if not _is_ignored_hangup(number)
-    }
+    before = handle_stop_signals(_stop)
     try:
         yield
     except _Stopped as stopped:
@@ -49,16 +41,9 @@ def leave_on_signals() -> Iterator[None]:
         # Not sys.exit: it would wait for threads that read ahead, perhaps from a server that is silent.
         os._exit(128 + stopped.number)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore_handlers(before)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    for each in STOP_SIGNALS:
-        if not _is_ignored_hangup(each):
-            signal.signal(each, signal.SIG_DFL)
+    handle_stop_signals(signal.SIG_DFL)
     raise _Stopped(number)
-
-
-def _is_ignored_hangup(number: signal.Signals) -> bool:
-    return number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN

@@ -50,11 +50,11 @@ class StopSignals:
         self._before: Mapping[int, Handler] = {}
 
     def __enter__(self) -> StopSignals:
-        self._before = _handle(self._note)
+        self._before = handle_stop_signals(self._note)
         return self
 
     def __exit__(self, *error: object) -> None:
-        _restore(self._before)
+        restore_handlers(self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
@@ -73,11 +73,11 @@ def exit_on_signals() -> Iterator[None]:
         _say(f"stopped by {signal.Signals(number).name}.")
         sys.exit(128 + number)
 
-    before = _handle(leave)
+    before = handle_stop_signals(leave)
     try:
         yield
     finally:
-        _restore(before)
+        restore_handlers(before)
 
 
 @contextmanager
@@ -112,16 +112,25 @@ def _watch_launcher(launcher: int) -> NoReturn:
     os._exit(128 + signal.SIGTERM)
 
 
-def _handle(handler: Handler) -> Mapping[int, Handler]:
-    """Set `handler` for the stop signals and return the handlers before it; only the main thread can."""
+def handle_stop_signals(handler: Handler) -> Mapping[int, Handler]:
+    """Set a handler for the stop signals.
+
+    Only the main thread can. SIGHUP stays ignored where it is, as below ``nohup``.
+
+    Args:
+        handler: a function of the signal's number and the frame, or ``signal.SIG_DFL``.
+
+    Returns:
+        The handlers before it, for `restore_handlers`.
+    """
     if threading.current_thread() is not threading.main_thread():
         return {}
-    # nohup ignores SIGHUP for the command that it starts
     numbers = [n for n in STOP_SIGNALS if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in numbers}
 
 
-def _restore(handlers: Mapping[int, Handler]) -> None:
+def restore_handlers(handlers: Mapping[int, Handler]) -> None:
+    """Set the handlers that `handle_stop_signals` returned."""
     for number, handler in handlers.items():
         signal.signal(number, handler)
 

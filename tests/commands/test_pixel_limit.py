@@ -28,7 +28,7 @@ def test_it_holds_for_the_images_that_are_opened_afterwards(parser, tmp_path, mo
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [("0", "must be at least 1, found 0"), ("many", "invalid number of pixels value: 'many'")],
+    [("0", "expected a whole number of at least 1, found '0'"), ("many", "at least 1, found 'many'")],
 )
 def test_a_value_that_is_no_number_of_pixels_is_refused(parser, capsys, value, message):
     with pytest.raises(SystemExit):

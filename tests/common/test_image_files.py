@@ -9,10 +9,16 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from lavis_lite.common.image_files import find_images, list_folder, read_images
 from lavis_lite.common.schema import ConfigError
+
+
+def size_of(image: Image.Image) -> torch.Tensor:
+    """Stand in for an image processor."""
+    return torch.tensor(image.size)
 
 
 def draw(*paths: Path) -> None:
@@ -72,15 +78,15 @@ def test_a_name_that_is_not_utf_8_is_listed_and_read(tmp_path):
     (tmp_path / "a.jpg").rename(tmp_path / os.fsdecode(b"caf\xe9.jpg"))
     (file,) = find_images([tmp_path])
     assert os.fsencode(file.name) == b"caf\xe9.jpg"
-    ((item,),) = read_images([file], lambda image: image.size, 1, 0)
-    assert item.image == (8, 8)
+    ((item,),) = read_images([file], size_of, 1, 0)
+    assert item.image.tolist() == [8, 8]
 
 
 @pytest.mark.parametrize("suffix", ["JPG", "Jpeg", "jfif", "jpe", "avif", "jp2", "tif", "webp", "gif", "dib"])
 def test_suffixes_of_all_readable_formats_count_in_any_case(tmp_path, suffix):
     Image.new("RGB", (8, 8)).save(tmp_path / f"a.{suffix}")
-    ((item,),) = read_images(find_images([tmp_path]), lambda image: image.size, 1, 0)
-    assert item.image == (8, 8)
+    ((item,),) = read_images(find_images([tmp_path]), size_of, 1, 0)
+    assert item.image.tolist() == [8, 8]
 
 
 def test_pictures_that_cannot_be_read_are_counted_with_what_to_do(tmp_path, caplog):
@@ -113,8 +119,8 @@ def test_files_without_a_suffix_are_mentioned(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         assert names(tmp_path) == ["a.jpg"]
     assert "Left out files without a suffix: 2 (b, c)." in caplog.text
-    ((item,),) = read_images(find_images([tmp_path / "b"]), lambda image: image.size, 1, 0)
-    assert item.image == (8, 8)
+    ((item,),) = read_images(find_images([tmp_path / "b"]), size_of, 1, 0)
+    assert item.image.tolist() == [8, 8]
 
 
 def test_texts_beside_images_are_not_worth_a_word(tmp_path, caplog):
@@ -167,8 +173,10 @@ def test_links_to_nothing_are_named(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         files = find_images([tmp_path])
     assert "Left out links to nothing: 1 (2019)." in caplog.text
-    ((first, second),) = read_images(files, lambda image: image.size, 2, 0)
-    assert first.image == (8, 8) and second.error == f"{tmp_path / 'gone.jpg'}: there is no such file."
+    ((first, second),) = read_images(files, size_of, 2, 0)
+    assert (
+        first.image.tolist() == [8, 8] and second.error == f"{tmp_path / 'gone.jpg'}: there is no such file."
+    )
 
 
 def make_pipe(path: Path) -> str:
@@ -197,9 +205,9 @@ SPECIAL = [make_pipe, make_link_to_device, make_socket]
 def test_pipes_devices_and_sockets_are_refused_by_name_not_waited_for(tmp_path, make):
     draw(tmp_path / "b.jpg")
     kind = make(tmp_path / "a.jpg")
-    ((bad, good),) = read_images(find_images([tmp_path]), lambda image: image.size, 2, 0)
+    ((bad, good),) = read_images(find_images([tmp_path]), size_of, 2, 0)
     assert bad.error == f"{tmp_path / 'a.jpg'}: is a {kind}, not a file."
-    assert good.image == (8, 8)
+    assert good.image.tolist() == [8, 8]
 
 
 @pytest.mark.parametrize("make", SPECIAL)

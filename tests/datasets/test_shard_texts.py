@@ -50,7 +50,7 @@ def test_of_a_list_the_empty_texts_are_left_out():
         ({"json": b'{"caption": "x"'}, "caption", "its json cannot be read"),
         ({"json": b'{"caption": ' + b"9" * 10_000 + b"}"}, "caption", "its json cannot be read"),
         ({"json": b'{"caption": "caf\xe9"}'}, "caption", r"its \.json is not UTF-8 \(byte 0xe9 at 16\)"),
-        ({"json": b'{"caption": "a", "caption": "b"}'}, "caption", "has the key 'caption' twice"),
+        ({"json": b'{"caption": "a", "caption": "b"}'}, "caption", "the key 'caption' occurs twice"),
     ],
 )
 def test_what_cannot_be_read_as_it_is_says_so(raw, key, message):

@@ -264,7 +264,8 @@ def test_unreadable_samples_are_counted_over_all_ranks(run_file, tmp_path):
         path = run_file.write(**settings, batch_size_train=4 // ranks, output_dir=str(output))
         said = run(train_command(path, ranks=ranks))
         assert said.returncode == 1
-        error = next(line for line in said.stderr.splitlines() if line.startswith("TrainingError: "))
+        error = next(line for line in said.stderr.splitlines() if "TrainingError: " in line)
+        error = error.partition("TrainingError: ")[2]
         assert "of 24 training samples cannot be read, more than run.max_bad_fraction (10.0%)" in error
         assert error.count(".png: ") == said.stderr.count("cannot be read and is replaced") >= 3
         state = final_checkpoint(output)

@@ -149,8 +149,13 @@ def in_training() -> bool:
 
 @registry.register_task("signaled_in_validation")
 class SignaledInValidation(CaptionTask):
+    """A signal in the first validation, and in no other."""
+
+    was_signaled = False
+
     def valid_step(self, model: Any, samples: Any) -> list[dict[str, Any]]:
-        if in_training():
+        if in_training() and not SignaledInValidation.was_signaled:
+            SignaledInValidation.was_signaled = True
             os.kill(os.getpid(), signal.SIGTERM)
         return super().valid_step(model, samples)
 
@@ -197,7 +202,7 @@ def test_the_first_signal_decides_the_exit_code(run_file):
 def test_a_signal_in_a_validation_saves_and_the_validation_is_made_up_for(run_file):
     code, state = stopped(run_file, "signaled_in_validation")
     assert (code, state["step"], state["evaluation_due"]) == (143, 5, True)
-    launch(str(run_file.write(task="captioning")), [], [], evaluate_only=False)
+    launch(str(run_file.write()), [], [], evaluate_only=False)
     lines = [json.loads(line) for line in (run_file.output / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "valid"] == [5, 10]
 
