@@ -29,9 +29,10 @@ from lavis_lite.common.signals import StoppedError, StopSignals
 from lavis_lite.common.weights_and_biases import WandbWriter
 from lavis_lite.common.writers import RunLog
 from lavis_lite.datasets.loading import BAD_SAMPLES
-from lavis_lite.datasets.mixing import Loader, train_loader
+from lavis_lite.datasets.mixing import train_loader
 from lavis_lite.runners.averaging import WeightAverage
 from lavis_lite.runners.bad_data import BadSamples, TrainingError
+from lavis_lite.runners.counting import RunCounter
 from lavis_lite.runners.evaluation import evaluate_split, joined, plain_numbers
 from lavis_lite.runners.optimization import Optimization, StepResult
 from lavis_lite.runners.parallel import Alone, share_model
@@ -45,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 @registry.register_runner("runner_base")
-class RunnerBase:
+class RunnerBase(RunCounter):
     """Train and evaluate, counted in epochs.
 
     Args:
@@ -86,57 +87,6 @@ class RunnerBase:
         self.bad_samples = BadSamples()
         self.saved_state: dict[str, Any] = {}
         self.shared = Alone(self.model.to(device))
-        self.loader: Loader  # made by `prepare`; an evaluation needs none
-        self.batches_per_epoch = 0
-
-    # ---- what a segment is ----
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps an epoch; a last window of fewer batches counts."""
-        return -(-self.batches_per_epoch // self.config.accum_grad_iters)
-
-    @property
-    def position(self) -> int:
-        """Optimizer steps that lead to this place in the data with the present settings.
-
-        Equal to ``state.step``, unless the run was resumed with another batch size. The schedule, the
-        segments and the end of the run are counted by it.
-        """
-        batches = self.batches_of_this_epoch - self.state.batch
-        return (self.state.epoch + 1) * self.steps_per_epoch + (-batches // self.config.accum_grad_iters)
-
-    @property
-    def batches_of_this_epoch(self) -> int:
-        """Batches of the epoch that the state stands in."""
-        return self.loader.batches_after(self.state.skipped) if self.state.skipped else self.batches_per_epoch
-
-    @property
-    def steps_per_segment(self) -> int:
-        """Optimizer steps between two evaluations."""
-        return self.steps_per_epoch
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run, counted as `position`."""
-        return self.steps_per_epoch * self.config.max_epoch
-
-    @property
-    def last_step(self) -> int:
-        """What ``state.step`` will be at the end of the run."""
-        return self.state.step + self.total_steps - self.position
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing is left to train."""
-        return self.position >= self.total_steps or self.state.stopped_early
-
-    @property
-    def segment(self) -> int:
-        """How many segments are complete; none where nothing was trained."""
-        if self.state.step == 0 or self.batches_per_epoch == 0:
-            return 0
-        return -(-self.position // self.steps_per_segment)
 
     # ---- training ----
 

@@ -1,0 +1,70 @@
+"""How far a run is: steps, epochs, and segments between two evaluations."""
+
+from __future__ import annotations
+
+from lavis_lite.common.run_config import RunConfig
+from lavis_lite.datasets.mixing import Loader
+from lavis_lite.runners.state import TrainState
+
+
+class RunCounter:
+    """What a runner counts; `runner_iter` cuts a run into other segments.
+
+    Attributes:
+        config: the ``run`` section.
+        state: where the run stands.
+        loader: of the training batches; an evaluation has none.
+        batches_per_epoch: of `loader`; 0 where there is none.
+    """
+
+    config: RunConfig
+    state: TrainState
+    loader: Loader
+    batches_per_epoch: int = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps an epoch; a last window of fewer batches counts."""
+        return -(-self.batches_per_epoch // self.config.accum_grad_iters)
+
+    @property
+    def position(self) -> int:
+        """Optimizer steps that lead to this place in the data with the present settings.
+
+        Equal to ``state.step``, unless the run was resumed with another batch size. The schedule, the
+        segments and the end of the run are counted by it.
+        """
+        batches = self.batches_of_this_epoch - self.state.batch
+        return (self.state.epoch + 1) * self.steps_per_epoch + (-batches // self.config.accum_grad_iters)
+
+    @property
+    def batches_of_this_epoch(self) -> int:
+        """Batches of the epoch that the state stands in."""
+        return self.loader.batches_after(self.state.skipped) if self.state.skipped else self.batches_per_epoch
+
+    @property
+    def steps_per_segment(self) -> int:
+        """Optimizer steps between two evaluations."""
+        return self.steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run, counted as `position`."""
+        return self.steps_per_epoch * self.config.max_epoch
+
+    @property
+    def last_step(self) -> int:
+        """What ``state.step`` will be at the end of the run."""
+        return self.state.step + self.total_steps - self.position
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.position >= self.total_steps or self.state.stopped_early
+
+    @property
+    def segment(self) -> int:
+        """How many segments are complete; none where nothing was trained."""
+        if self.state.step == 0 or self.batches_per_epoch == 0:
+            return 0
+        return -(-self.position // self.steps_per_segment)
