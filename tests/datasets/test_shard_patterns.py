@@ -90,6 +90,15 @@ def test_a_command_that_waits_is_ended_when_nobody_reads_on(folder):
 # Addresses
 
 
+def test_an_address_of_ip_version_6_is_one_address():
+    both = list_shards(["http://[::1]:80/{0..1}.tar::https://[fe80::1%25eth0]/a.tar"])
+    assert [one.name for one in both] == [
+        "http://[::1]:80/0.tar",
+        "http://[::1]:80/1.tar",
+        "https://[fe80::1%25eth0]/a.tar",
+    ]
+
+
 def test_addresses_are_expanded_and_known_in_capitals(folder):
     assert [one.name for one in list_shards(["HTTPS://host/{08..10}.tar::http://other/a.tar"])] == [
         "https://host/08.tar",

@@ -104,6 +104,12 @@ def test_more_captions_than_beams_is_an_error(model, image):
         model.generate({"image": image}, num_beams=3, num_captions=4)
 
 
+@pytest.mark.parametrize("number", [0, -1, 1.5, "2", None])
+def test_a_number_of_captions_that_cannot_be_is_an_error(model, image, number):
+    with pytest.raises(ValueError, match="num_captions must be a whole number of at least 1"):
+        model.generate({"image": image}, num_captions=number)
+
+
 def test_a_prompt_that_fills_the_caption_is_an_error(model, image):
     with pytest.raises(ValueError, match="max_length is 4 tokens, prompt included"):
         model.generate({"image": image}, max_length=4, min_length=0)

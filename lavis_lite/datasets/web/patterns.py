@@ -20,6 +20,8 @@ SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_NAMES = 1_000_000  # from one pattern
 _OTHER_ARCHIVES = (".bz2", ".tbz2", ".xz", ".txz", ".zst", ".tzst", ".lz4", ".zip", ".7z", ".rar", ".gz")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+# Two colons part patterns, but for those within the brackets of an address of IP version 6.
+_SEPARATOR = re.compile(r"::(?![^][/]*\])")
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ def expand(pattern: str, allow_pipe: bool) -> list[str]:
     if is_pipe(pattern.strip()) and allow_pipe:  # braces and colons belong to the command
         return [PIPE + pattern.strip()[len(PIPE) :]]
     names: list[str] = []
-    for part in pattern.split("::"):
+    for part in _SEPARATOR.split(pattern):
         for text in expand_braces(part):
             names += _of_text(text, pattern, allow_pipe)
             if len(names) > MAX_NAMES:

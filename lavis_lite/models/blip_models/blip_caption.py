@@ -175,6 +175,8 @@ class BlipCaption(BlipBase):
         settings = parse(
             GenerationSettings, {**dataclasses.asdict(self.generation_settings), **given}, where="generate"
         )
+        if not isinstance(num_captions, int) or num_captions < 1:
+            raise InputError(f"num_captions must be a whole number of at least 1, found {num_captions!r}.")
         samples = checked_samples(samples, "image")
         image_embeds = self.forward_encoder(samples)
         prompt_ids, prompt_lengths = self._encode_prompts(
