@@ -113,6 +113,11 @@ def _compare_or_write(folder: Path, identity: Mapping[str, Any], made_with: str)
         return
     if not _is_ours(before):
         raise CapFiltError(f"{file}: was not written by capfilt. Choose another output folder.")
+    if isinstance(before["shards"], list):
+        raise CapFiltError(
+            f"{folder}: was begun by version 0.1.0 of lavis-lite, which named shards in another way. Finish "
+            "it with that version, or give another output folder; refilter and report read it as it is."
+        )
     differs = list(differences(before, identity))
     if differs:
         shown = "; ".join(differs[:DIFFERENCES_SHOWN])

@@ -23,21 +23,27 @@ def write_marker(folder: Path, name: str, content: Mapping[str, Any]) -> None:
     write_json({**content, "digest": _digest(content)}, marker_file(folder, name))
 
 
-def read_marker(folder: Path, name: str) -> dict[str, Any] | None:
-    """Return the marker of a unit; None if there is none, or if it is not what was written."""
+def read_marker(folder: Path, name: str, any_version: bool = False) -> dict[str, Any] | None:
+    """Return the marker of a unit; None if there is none, or if it is not what was written.
+
+    Args:
+        any_version: take markers of version 0.1.0 as well. They have no digests, so damage goes unnoticed.
+    """
     try:
         marker = read_json(marker_file(folder, name))
     except FileError:
         return None
+    if any_version and isinstance(marker, dict) and "digest" not in marker:
+        return marker
     if not isinstance(marker, dict) or marker.pop("digest", None) != _digest(marker):
         return None
     return marker
 
 
-def read_markers(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the markers of all finished units by name, without damaged ones."""
+def read_markers(folder: Path, any_version: bool = False) -> dict[str, dict[str, Any]]:
+    """Return the markers of all finished units by name, without damaged ones; see `read_marker`."""
     names = sorted(file.stem for file in (folder / MARKER_FOLDER).glob("*.json"))
-    markers = {name: read_marker(folder, name) for name in names}
+    markers = {name: read_marker(folder, name, any_version) for name in names}
     return {name: marker for name, marker in markers.items() if marker is not None}
 
 

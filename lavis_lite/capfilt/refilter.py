@@ -27,7 +27,7 @@ def refilter(folder: str | Path, settings: SelectionSettings, output: str | Path
         FileError: a table is damaged.
     """
     folder, output = Path(folder).expanduser(), Path(output).expanduser()
-    tables = [folder / "scores" / f"{name}.parquet" for name in read_markers(folder)]
+    tables = [folder / "scores" / f"{name}.parquet" for name in read_markers(folder, any_version=True)]
     if not tables:
         raise CapFiltError(f"{folder}: holds no scores; it is no output folder of capfilt.")
     table = output.with_suffix(".parquet")

@@ -26,6 +26,7 @@ class Totals:
         reasons: kind of failure -> samples.
         texts, kept_texts: source -> texts.
         damaged: units about whose input something is to be said.
+        knows_texts: whether the texts of all units were counted; version 0.1.0 did not.
     """
 
     units: int = 0
@@ -37,6 +38,7 @@ class Totals:
     reasons: Counter[str] = field(default_factory=Counter)
     texts: Counter[str] = field(default_factory=Counter)
     kept_texts: Counter[str] = field(default_factory=Counter)
+    knows_texts: bool = True
 
 
 def totals_of(markers: Iterable[Mapping[str, Any]]) -> Totals:
@@ -47,9 +49,11 @@ def totals_of(markers: Iterable[Mapping[str, Any]]) -> Totals:
         for key in ("samples", "kept", "filtered", "failed"):
             setattr(totals, key, getattr(totals, key) + marker[key])
         totals.damaged += bool(marker["damage"])
-        totals.reasons.update(marker["reasons"])
-        totals.texts.update({source: counts["all"] for source, counts in marker["texts"].items()})
-        totals.kept_texts.update({source: counts["kept"] for source, counts in marker["texts"].items()})
+        totals.reasons.update(marker.get("reasons", {}))
+        totals.knows_texts &= "texts" in marker
+        for source, counts in marker.get("texts", {}).items():
+            totals.texts[source] += counts["all"]
+            totals.kept_texts[source] += counts["kept"]
     return totals
 
 
@@ -60,7 +64,7 @@ def status_lines(folder: Path) -> list[str]:
         CapFiltError: it is not an output folder of capfilt.
     """
     begun_with = read_settings(folder)
-    totals = totals_of(read_markers(folder).values())
+    totals = totals_of(read_markers(folder, any_version=True).values())
     failed = len(list((folder / "failed").glob("*.txt")))
     lines = [f"{totals.units} shards done, {failed} set aside, {totals.damaged} damaged"]
     counts = ", ".join(
@@ -94,7 +98,7 @@ def warnings_about(totals: Totals, begun_with: Mapping[str, Any]) -> list[str]:
         warnings.append(f"only {totals.kept} of {usable} usable samples keep a text. {_remedy(settings)}")
     else:
         warnings += _about_sources(totals, settings)
-    if usable and not totals.texts["web"]:
+    if usable and totals.knows_texts and not totals.texts["web"]:
         warnings.append(
             f"no sample has a text of its own (text key {begun_with.get('text_key')!r}); if there should be "
             "some, see --text-key."

@@ -219,7 +219,7 @@ def _execute_report(options: argparse.Namespace) -> int:
 
     folder = Path(options.folder).expanduser()
     begun_with = read_settings(folder)
-    warnings = warnings_about(totals_of(read_markers(folder).values()), begun_with)
+    warnings = warnings_about(totals_of(read_markers(folder, any_version=True).values()), begun_with)
     figures = _judged(options) if options.truth else None
     print(write_capfilt_report(folder, figures, warnings))
     return 0

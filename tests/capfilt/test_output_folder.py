@@ -14,7 +14,9 @@ from shards import jpeg, write_shards, write_tar
 from lavis_lite.capfilt.begin import CapFiltError
 from lavis_lite.capfilt.inputs import from_folder, from_shards, with_folders
 from lavis_lite.capfilt.output import SMALL_BYTES, OutputFolder
+from lavis_lite.capfilt.refilter import refilter
 from lavis_lite.capfilt.run import start_run
+from lavis_lite.capfilt.summary import status_lines
 from lavis_lite.datasets.web.shards import list_shards
 
 MADE = ("shards/shard-001.tar", "scores/shard-001.parquet", "done/shard-001.json", "times/shard-001.json")
@@ -159,6 +161,21 @@ def test_settings_that_are_gone_are_written_again_only_if_they_are_the_same(done
     assert not (done / "settings.json").exists()
     clean(crawl, done)
     assert (done / "settings.json").read_bytes() == settings
+
+
+def test_a_folder_of_an_earlier_version_is_read_and_not_continued(done, crawl, tmp_path):
+    """Version 0.1.0 listed its shards, and its markers had no digests."""
+    settings = json.loads((done / "settings.json").read_text())
+    (done / "settings.json").write_text(json.dumps({**settings, "shards": list(settings["shards"].values())}))
+    for marker in (done / "done").glob("*.json"):
+        content = json.loads(marker.read_text())
+        counts = ("samples", "kept", "filtered", "failed", "written", "damage", "input", "made_with")
+        marker.write_text(json.dumps({key: content[key] for key in counts}))
+    with pytest.raises(CapFiltError, match=r"was begun by version 0\.1\.0"):
+        clean(crawl, done)
+    assert "3 shards done" in status_lines(done)[0]
+    refilter(done, models_of().settings, tmp_path / "again.json")
+    assert json.loads((tmp_path / "again.json").read_text()) == json.loads((done / "kept.json").read_text())
 
 
 def begin(folder: Path, threshold: float, barrier, results) -> None:
