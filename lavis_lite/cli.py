@@ -187,11 +187,16 @@ def _rank_of_launch() -> str | None:
 
 
 def _first_rank_here_tells(error: Exception) -> bool:
-    """Return whether another rank on this machine reads the same config and files, and prints the same."""
+    """Return whether another rank on this machine has the same error, and prints it."""
     from lavis_lite.common.registry import UnknownNameError
     from lavis_lite.common.schema import ConfigError
+    from lavis_lite.runners.bad_data import TrainingError
 
-    return os.environ.get("LOCAL_RANK", "0") != "0" and isinstance(error, ConfigError | UnknownNameError)
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        return False
+    # All ranks read the same config and files.
+    is_shared = isinstance(error, TrainingError) and error.on_all_ranks
+    return is_shared or isinstance(error, ConfigError | UnknownNameError)
 
 
 def _launch(options: argparse.Namespace) -> int:

@@ -13,7 +13,16 @@ Note = tuple[int, str]  # number of a sample, and why it cannot be read
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to look at. The state is saved."""
+    """Training cannot continue; the message says why and what to look at.
+
+    Args:
+        message: the same on all ranks that raise it.
+        on_all_ranks: whether every rank raises it at this step, so that one may say it for all.
+    """
+
+    def __init__(self, message: str, on_all_ranks: bool = True) -> None:
+        super().__init__(message)
+        self.on_all_ranks = on_all_ranks
 
 
 class BadSamples:

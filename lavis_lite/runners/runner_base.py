@@ -178,7 +178,8 @@ class RunnerBase(RunCounter):
             if self.position == before:
                 raise TrainingError(
                     f"The training data ends at batch {self.state.batch} of epoch {self.state.epoch + 1}, "
-                    f"which should have {self.batches_of_this_epoch}. Was it changed while it was read?"
+                    f"which should have {self.batches_of_this_epoch}. Was it changed while it was read?",
+                    on_all_ranks=False,
                 )
 
     def train_window(self, window: list[dict[str, Any]]) -> StepResult:
