@@ -12,6 +12,7 @@ from lavis_lite.common.checkpoint import CheckpointStore
 from lavis_lite.common.files import LockedError, OwnerLock, first_line
 from lavis_lite.common.results import settings_digest
 from lavis_lite.common.run_folder import RunFolder
+from lavis_lite.common.saved_config import is_saved_config
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.runners.changes import differences
 from lavis_lite.runners.testing import standing_results
@@ -35,9 +36,7 @@ def saved_run(cfg_path: str | Path) -> RunFolder | None:
         if not RunFolder(path).config_file.is_file():
             raise ConfigError(f"{path}: not a run folder, it has no config.yaml.")
         return RunFolder(path)
-    folder = RunFolder(path.parent)
-    is_saved = path.name == folder.config_file.name and (folder.log_file.is_file() or was_trained(folder))
-    return folder if is_saved else None
+    return RunFolder(path.parent) if is_saved_config(path) else None
 
 
 def was_trained(folder: RunFolder) -> bool:
