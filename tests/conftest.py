@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
     folder = tmp_path_factory.mktemp("cache")
     os.environ["LAVIS_LITE_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    """Take back what a test registers, so that the next test meets the library's own parts alone."""
+    from lavis_lite.common.registry import registry
+
+    before = {kind: set(held._entries) for kind, held in registry.kinds.items()}
+    yield
+    for kind, held in registry.kinds.items():
+        for name in set(held._entries) - before[kind]:
+            if not held.get(name).__module__.startswith("lavis_lite."):
+                held.unregister(name)
 
 
 @pytest.fixture(scope="session")

@@ -77,8 +77,8 @@ def list_datasets() -> Iterator[tuple[str, str, str]]:
 
     for name in dataset_zoo.get_names():
         builder = registry.get_builder_class(name)
-        text = (builder.__doc__ or "").strip().splitlines()[0]
-        yield name, _files_here(name), text
+        lines = (builder.__doc__ or "").strip().splitlines()
+        yield name, _files_here(name), lines[0] if lines else "(no description)"
 
 
 def _files_here(name: str) -> str:

@@ -15,9 +15,10 @@ from lavis_lite.commands.datasets import check_images, dataset_settings, list_da
 from lavis_lite.commands.download import download
 from lavis_lite.commands.shards import make_shards, shard_info
 from lavis_lite.common.config import default_path
-from lavis_lite.common.registry import UnknownNameError
+from lavis_lite.common.registry import UnknownNameError, registry
 from lavis_lite.common.schema import ConfigError
 from lavis_lite.common.storage import cache_root
+from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 from lavis_lite.datasets.web.shards import list_shards, raw_samples
 
 SMALL = ["train_images=12", "val_images=2", "test_images=2", "drawn_size=32"]
@@ -46,6 +47,14 @@ def test_the_list_says_what_each_data_set_is_and_which_files_are_here():
     place.write_text("[]")
     assert {name: state for name, state, _ in list_datasets()}["flickr30k"] == "val"
     place.unlink()
+
+
+def test_the_list_shows_a_data_set_of_the_users_own_that_has_no_description():
+    @registry.register_builder("undocumented")
+    class Undocumented(BaseDatasetBuilder):
+        pass
+
+    assert ("undocumented", "yours", "(no description)") in list_datasets()
 
 
 def test_an_unknown_data_set_names_the_nearest():
