@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lavis_lite.common.config import load_config
+from lavis_lite.common.config.layering import load_config
 from lavis_lite.common.registry import registry
 from lavis_lite.common.texts import TokenizedTexts
 from lavis_lite.models.blip_models.blip import CONFIGS

@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 from transformers import BlipConfig
 
-from lavis_lite.models.adapters.transformers import to_transformers
 from lavis_lite.models.blip_models.blip import BlipBase
+from lavis_lite.models.weights.adapters.transformers import to_transformers
 
 
 def build_peer(peer_class: type, model: BlipBase, **settings: Any) -> nn.Module:

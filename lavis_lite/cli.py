@@ -188,8 +188,8 @@ def _rank_of_launch() -> str | None:
 
 def _first_rank_here_tells(error: Exception) -> bool:
     """Return whether another rank on this machine has the same error, and prints it."""
+    from lavis_lite.common.config.schema import ConfigError
     from lavis_lite.common.registry import UnknownNameError
-    from lavis_lite.common.schema import ConfigError
     from lavis_lite.runners.bad_data import TrainingError
 
     if os.environ.get("LOCAL_RANK", "0") == "0":

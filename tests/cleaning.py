@@ -18,7 +18,7 @@ from lavis_lite.capfilt.output import OutputFolder
 from lavis_lite.capfilt.run import run_capfilt
 from lavis_lite.capfilt.scorers import Asked, BaseScorer, Scores
 from lavis_lite.capfilt.settings import CapFiltSettings
-from lavis_lite.common.progress import Progress
+from lavis_lite.common.logs.progress import Progress
 from lavis_lite.datasets.web.shards import list_shards
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from lavis_lite.common.storage import cache_root
+from lavis_lite.common.storage.cache import cache_root
 
 # Children of the tests (train.py in processes of its own) inherit this: they must not oversubscribe.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lavis_lite.common.writers import read_jsonl
+from lavis_lite.common.logs.writers import read_jsonl
 
 # Log values that are measured, not computed.
 MEASURED = {"time", "images_per_second", "tokens_per_second", "data_wait_share", "peak_memory_gib"}

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from lavis_lite.commands.bootstrap import Bootstrap, read_loop
-from lavis_lite.common.config import load_config
+from lavis_lite.common.config.layering import load_config
+from lavis_lite.common.config.schema import parse
 from lavis_lite.common.registry import registry
-from lavis_lite.common.schema import parse
 from lavis_lite.models.blip_models.blip import CONFIGS
-from lavis_lite.models.tokenizer import PUBLISHED_VOCABULARY
+from lavis_lite.models.weights.tokenizer import PUBLISHED_VOCABULARY
 
 REPOSITORY = Path(__file__).parent.parent
 LOOPS = sorted((REPOSITORY / "projects").rglob("bootstrap_*.yaml"))

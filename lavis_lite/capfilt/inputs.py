@@ -11,10 +11,10 @@ from typing import Any
 from lavis_lite.capfilt.begin import CapFiltError
 from lavis_lite.capfilt.names import canonical_source, digest_of, unit_names
 from lavis_lite.capfilt.samples import Sample, SampleError, decode_text, parse_json
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import FileError, open_regular
-from lavis_lite.common.image_files import find_images
-from lavis_lite.common.images import ImageError, open_image_file
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.media.image_files import find_images
+from lavis_lite.common.media.images import ImageError, open_image_file
 from lavis_lite.datasets.web.samples import MAX_TEXT_BYTES
 from lavis_lite.datasets.web.shards import IMAGE_MEMBERS, raw_samples
 from lavis_lite.datasets.web.shards import Shard as TarShard

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from lavis_lite.capfilt.scorers import Asked, BaseScorer
 from lavis_lite.capfilt.settings import CapFiltSettings
+from lavis_lite.common.config.schema import ConfigError, parse
 from lavis_lite.common.registry import registry, suggest
-from lavis_lite.common.schema import ConfigError, parse
-from lavis_lite.models.digest import weights_digest
+from lavis_lite.models.weights.digest import weights_digest
 
 Eyes = Callable[[Image.Image], Tensor]
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from lavis_lite.capfilt.select import value_of
+from lavis_lite.capfilt.selection import value_of
 from lavis_lite.capfilt.settings import SelectionSettings
 from lavis_lite.capfilt.tables import candidate_of, read_rows
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 
 Settings = TypeVar("Settings", bound=SelectionSettings)
 

@@ -9,7 +9,7 @@ from typing import Any
 from lavis_lite.capfilt.begin import CapFiltError
 from lavis_lite.capfilt.markers import read_markers
 from lavis_lite.capfilt.reference import with_threshold
-from lavis_lite.capfilt.select import select
+from lavis_lite.capfilt.selection import select
 from lavis_lite.capfilt.settings import SelectionSettings
 from lavis_lite.capfilt.tables import NO_SCORES, candidate_of, read_table, write_whole
 

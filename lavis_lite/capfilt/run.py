@@ -16,7 +16,7 @@ from lavis_lite.capfilt.models import Models
 from lavis_lite.capfilt.output import OutputFolder
 from lavis_lite.capfilt.settings import CapFiltSettings
 from lavis_lite.capfilt.work import run_units
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 
 
 def run_capfilt(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lavis_lite.capfilt.select import Candidate
+from lavis_lite.capfilt.selection import Candidate
 from lavis_lite.common.decoding import lone_surrogate
 from lavis_lite.datasets.web.texts import TextError, decode, read_fields
 

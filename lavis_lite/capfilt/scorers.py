@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
-from lavis_lite.common.schema import ConfigError
-from lavis_lite.models.digest import weights_digest
-from lavis_lite.models.zoo import load_model_and_preprocess
+from lavis_lite.models.weights.digest import weights_digest
+from lavis_lite.models.weights.zoo import load_model_and_preprocess
 
 Scores = list[list[tuple[float | None, ...]]]
 

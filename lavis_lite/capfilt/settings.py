@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import suggest
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.metrics.selection import metric_names_in
 
 Which = Literal["both", "web", "synthetic", "none"]

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from lavis_lite.capfilt.select import Candidate
+from lavis_lite.capfilt.selection import Candidate
 from lavis_lite.common.files import FileError, atomic_writer, first_line
 
 Row = dict[str, Any]

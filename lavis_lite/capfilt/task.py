@@ -18,10 +18,10 @@ from lavis_lite.capfilt.settings import CapFiltSettings
 from lavis_lite.capfilt.stop import leave_on_signals
 from lavis_lite.capfilt.summary import totals_of, warnings_about
 from lavis_lite.common import distributed
-from lavis_lite.common.progress import Progress
+from lavis_lite.common.config.run_config import RunConfig
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.logs.progress import Progress
 from lavis_lite.common.registry import registry
-from lavis_lite.common.run_config import RunConfig
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.tasks.base_task import BaseTask, EvaluationBatches, Record
 
 logger = logging.getLogger(__name__)

@@ -28,12 +28,12 @@ from lavis_lite.capfilt.models import Models
 from lavis_lite.capfilt.output import OutputFolder
 from lavis_lite.capfilt.samples import Sample, SampleError, opted_out, texts_of, whole
 from lavis_lite.capfilt.scorers import Asked
-from lavis_lite.capfilt.select import Candidate, select
+from lavis_lite.capfilt.selection import Candidate, select
 from lavis_lite.capfilt.settings import CapFiltSettings
 from lavis_lite.capfilt.timing import StageTimes
 from lavis_lite.common.files import atomic_writer, first_line
-from lavis_lite.common.images import ImageError, open_image
-from lavis_lite.common.random import key_seed
+from lavis_lite.common.media.images import ImageError, open_image
+from lavis_lite.common.seeding import key_seed
 from lavis_lite.datasets.web.shards import IMAGE_MEMBERS
 
 logger = logging.getLogger(__name__)

@@ -113,7 +113,7 @@ def execute(options: argparse.Namespace) -> int:
     """Run what is not done, and print the table."""
     from dataclasses import replace
 
-    from lavis_lite.common.schema import parse
+    from lavis_lite.common.config.schema import parse
 
     config = parse(Bootstrap, read_loop(Path(options.config)), where="", locate=lambda key: options.config)
     changes = {"seeds": options.seeds, "output_dir": options.output_dir}
@@ -138,7 +138,7 @@ def read_loop(path: Path) -> dict[str, Any]:
     """
     from omegaconf import OmegaConf
 
-    from lavis_lite.common.config import read_yaml
+    from lavis_lite.common.config.layering import read_yaml
 
     content = OmegaConf.to_container(read_yaml(path), resolve=True)
     if "base" not in content:
@@ -206,8 +206,8 @@ def run_stage(config: Bootstrap, name: str, seed: int, children: Children) -> No
     Raises:
         ConfigError: it was done with other settings, or it fails.
     """
+    from lavis_lite.common.config.schema import ConfigError
     from lavis_lite.common.files import write_json
-    from lavis_lite.common.schema import ConfigError
 
     stage = config.stages[name]
     folder = folder_of(config, name, seed)

@@ -78,7 +78,7 @@ def _execute_run(options: argparse.Namespace) -> int:
 
     with leave_on_signals():
         from lavis_lite.capfilt.summary import failure_lines, status_lines
-        from lavis_lite.common.logging import setup_logging
+        from lavis_lite.common.logs.setup import setup_logging
 
         setup_logging()
         folder, failed = _run_on_ray(options) if options.ray else _run_here(options)
@@ -91,7 +91,7 @@ def _run_here(options: argparse.Namespace) -> tuple[Path, list[str]]:
     """Do the units that no other process does; return the output folder and the units that failed."""
     from lavis_lite.capfilt.run import run_and_finish, start_run
     from lavis_lite.capfilt.work import run_units
-    from lavis_lite.common.progress import Progress
+    from lavis_lite.common.logs.progress import Progress
 
     given, models, settings = _prepare(options)
     output = start_run(given, models, settings, options.output, options.verify)
@@ -136,7 +136,7 @@ def _run_on_ray(options: argparse.Namespace) -> tuple[Path, list[str]]:
 
     from lavis_lite.capfilt.on_ray import run_on_ray
     from lavis_lite.capfilt.run import run_and_finish, start_run
-    from lavis_lite.common.schema import ConfigError
+    from lavis_lite.common.config.schema import ConfigError
 
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("--ray needs Ray: pip install lavis-lite[ray].")
@@ -155,8 +155,8 @@ def _ray_worker(options: dict[str, Any]) -> Any:
     from lavis_lite.capfilt.inputs import Input
     from lavis_lite.capfilt.run import start_run
     from lavis_lite.capfilt.work import run_units
-    from lavis_lite.common.images import set_max_pixels
-    from lavis_lite.common.progress import Progress
+    from lavis_lite.common.logs.progress import Progress
+    from lavis_lite.common.media.images import set_max_pixels
 
     chosen = argparse.Namespace(**options)
     if chosen.max_pixels is not None:
@@ -250,8 +250,8 @@ def _execute_status(options: argparse.Namespace) -> int:
 def _settings(settings_class: type, options: Sequence[str], held: dict[str, Any] | None = None) -> Any:
     from omegaconf import OmegaConf
 
-    from lavis_lite.common.config import read_options
-    from lavis_lite.common.schema import parse
+    from lavis_lite.common.config.layering import read_options
+    from lavis_lite.common.config.schema import parse
 
     given = OmegaConf.to_container(read_options(options), resolve=True)
     return parse(settings_class, {**(held or {}), **given}, where="capfilt")

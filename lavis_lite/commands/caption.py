@@ -17,7 +17,7 @@ from lavis_lite.commands.user_code import add_code_arguments, import_user_code
 if TYPE_CHECKING:
     import torch
 
-    from lavis_lite.common.image_files import ImageFile
+    from lavis_lite.common.media.image_files import ImageFile
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ def add_parser(commands: Any) -> None:
 
 def _execute(options: argparse.Namespace) -> int:
     from lavis_lite.commands.caption_output import CaptionJournal, check_output, write_captions, write_stream
-    from lavis_lite.common.image_files import find_images
-    from lavis_lite.common.logging import setup_logging
+    from lavis_lite.common.logs.setup import setup_logging
+    from lavis_lite.common.media.image_files import find_images
 
     setup_logging()
     import_user_code(options, options.checkpoint)
@@ -96,8 +96,8 @@ def load_captioner(checkpoint: str, name: str, model_type: str, device: str) -> 
         ConfigError: a model that does not caption; the message names those that do.
     """
     from lavis_lite.commands.model_choice import choose_device, model_of
+    from lavis_lite.common.config.schema import ConfigError
     from lavis_lite.common.registry import registry
-    from lavis_lite.common.schema import ConfigError
     from lavis_lite.models import load_model_and_preprocess
 
     name, model_type = model_of(checkpoint, name, model_type)
@@ -152,7 +152,7 @@ class Captioner:
 
     def _weights(self) -> str:
         """Return a digest of the weights; "random" of a model that nothing was loaded into."""
-        from lavis_lite.models.digest import weights_digest
+        from lavis_lite.models.weights.digest import weights_digest
 
         config = self.model.config
         published = (config.load_finetuned and config.finetuned) or (
@@ -174,7 +174,7 @@ def _checked_generation(model: Any, generation: Mapping[str, Any], num_captions:
     Raises:
         ConfigError: one that the model cannot follow, by its name on the command line.
     """
-    from lavis_lite.common.schema import ConfigError, parse
+    from lavis_lite.common.config.schema import ConfigError, parse
     from lavis_lite.models.generation import GenerationSettings
 
     values = {**dataclasses.asdict(model.generation_settings), **generation}
@@ -231,8 +231,8 @@ class CaptionWork:
         """
         import torch
 
-        from lavis_lite.common.image_files import read_images
-        from lavis_lite.common.progress import Progress
+        from lavis_lite.common.logs.progress import Progress
+        from lavis_lite.common.media.image_files import read_images
 
         batches = read_images(files, self.captioner.processor, batch_size, num_workers)
         with Progress(len(files), "caption") as progress, torch.inference_mode():

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from lavis_lite.common.checked_lines import checked_line, parse_checked_line
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import OwnerLock, atomic_writer, kind_of, open_regular
-from lavis_lite.common.schema import ConfigError
 
 logger = logging.getLogger(__name__)
 

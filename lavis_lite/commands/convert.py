@@ -67,8 +67,8 @@ def convert(
         ConfigError: the model is not named, or is none of ours.
         ValueError: the layout has no place for the model.
     """
+    from lavis_lite.common.config.schema import ConfigError
     from lavis_lite.common.run_folder import RunFolder
-    from lavis_lite.common.schema import ConfigError
     from lavis_lite.models import load_model
 
     run = RunFolder.at(checkpoint)

@@ -49,9 +49,9 @@ def dataset_settings(name: str, options: Sequence[str]) -> dict[str, Any]:
     """
     from omegaconf import OmegaConf
 
-    from lavis_lite.common.config import dataset_defaults, read_options
+    from lavis_lite.common.config.layering import dataset_defaults, read_options
+    from lavis_lite.common.config.schema import parse
     from lavis_lite.common.registry import registry
-    from lavis_lite.common.schema import parse
     from lavis_lite.datasets import builders  # noqa: F401 (registers them)
 
     builder = registry.get_builder_class(name)
@@ -82,7 +82,7 @@ def list_datasets() -> Iterator[tuple[str, str, str]]:
 
 
 def _files_here(name: str) -> str:
-    from lavis_lite.common.storage import NoCacheError, resolve
+    from lavis_lite.common.storage.cache import NoCacheError, resolve
 
     annotations = (dataset_settings(name, []).get("build_info") or {}).get("annotations") or {}
     if not annotations:
@@ -116,7 +116,7 @@ class CheckReport:
 
 
 def _execute_check(options: argparse.Namespace) -> int:
-    from lavis_lite.common.config import import_modules
+    from lavis_lite.common.config.layering import import_modules
 
     import_modules(options.imports)
     settings = dataset_settings(options.name, options.options)
@@ -141,10 +141,10 @@ def check_images(
     Raises:
         ConfigError: no such split, or a data set without image files.
     """
+    from lavis_lite.common.config.schema import ConfigError
     from lavis_lite.common.distributed import leave_signals_to_parent
-    from lavis_lite.common.progress import Progress
+    from lavis_lite.common.logs.progress import Progress
     from lavis_lite.common.registry import registry
-    from lavis_lite.common.schema import ConfigError
     from lavis_lite.datasets.annotations.image_names import media_of
 
     builder = registry.get_builder_class(name).from_config(settings)
@@ -172,7 +172,7 @@ def check_images(
 
 
 def _fault_of(source: Path | StoredImage) -> str | None:
-    from lavis_lite.common.images import ImageError, open_image
+    from lavis_lite.common.media.images import ImageError, open_image
 
     try:
         open_image(source) if isinstance(source, Path) else source.open()
@@ -182,7 +182,7 @@ def _fault_of(source: Path | StoredImage) -> str | None:
 
 
 def _execute_show(options: argparse.Namespace) -> int:
-    from lavis_lite.common.config import import_modules
+    from lavis_lite.common.config.layering import import_modules
     from lavis_lite.common.registry import registry
     from lavis_lite.report.data_page import write_data_page
 

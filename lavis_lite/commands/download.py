@@ -57,8 +57,8 @@ def download(name: str, options: Sequence[str] = ()) -> Fetched:
         UnknownNameError: no such data set.
     """
     from lavis_lite.commands.datasets import dataset_settings
-    from lavis_lite.common.progress import Progress
-    from lavis_lite.common.storage import fetch, resolve
+    from lavis_lite.common.logs.progress import Progress
+    from lavis_lite.common.storage.cache import fetch, resolve
 
     build_info = dataset_settings(name, options).get("build_info") or {}
     fetched = Fetched()
@@ -100,7 +100,7 @@ def _listed(value: Any) -> list[str]:
 
 def _advice(name: str) -> str:
     """Return the comment at the head of the data set's default yaml."""
-    from lavis_lite.common.config import default_path
+    from lavis_lite.common.config.layering import default_path
 
     path = default_path("datasets", name)
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []

@@ -19,14 +19,14 @@ from lavis_lite.commands.run_folders import (
     was_trained,
 )
 from lavis_lite.common import distributed
-from lavis_lite.common.checkpoint import CheckpointStore
-from lavis_lite.common.config import ResolvedConfig, is_set, load_config
-from lavis_lite.common.logging import setup_logging
-from lavis_lite.common.random import seed_everything
+from lavis_lite.common.checkpoint.store import CheckpointStore
+from lavis_lite.common.config.layering import ResolvedConfig, is_set, load_config
+from lavis_lite.common.config.run_config import RunConfig
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.logs.setup import setup_logging
 from lavis_lite.common.registry import registry
-from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.run_folder import RunFolder
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.seeding import seed_everything
 from lavis_lite.runners.made_with import describe_evaluation
 from lavis_lite.runners.precision import Precision
 from lavis_lite.runners.resuming import find_resume_point

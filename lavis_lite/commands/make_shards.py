@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 
 # Where shards are written until all of them are whole; it goes with the next call after a kill.
 WORK_FOLDER = ".shards.tmp"
@@ -95,7 +95,7 @@ def _write_all(
 ) -> list[dict[str, Any]]:
     from webdataset import TarWriter
 
-    from lavis_lite.common.progress import Progress
+    from lavis_lite.common.logs.progress import Progress
 
     shards: list[dict[str, Any]] = []
     left_out: list[str] = []
@@ -160,7 +160,7 @@ def _suffix_of(path: Path, content: bytes) -> str:
     """Return what a member is called after its dot: by the file's name, else by what is in it."""
     import io
 
-    from lavis_lite.common.images import FORMATS, IMAGE_SUFFIXES, format_of
+    from lavis_lite.common.media.images import FORMATS, IMAGE_SUFFIXES, format_of
 
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:

@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _execute(options: argparse.Namespace) -> int:
-    from lavis_lite.common.config import import_modules
+    from lavis_lite.common.config.layering import import_modules
 
     import_modules(options.imports)
     print(format_table(list(list_models())))
@@ -40,7 +40,7 @@ def _execute(options: argparse.Namespace) -> int:
 
 def list_models() -> Iterator[ModelRow]:
     """Yield every type of every registered model, in the order of names."""
-    from lavis_lite.common.config import model_defaults
+    from lavis_lite.common.config.layering import model_defaults
     from lavis_lite.common.registry import registry
     from lavis_lite.models import model_zoo
 
@@ -75,14 +75,14 @@ def _with_published_vocabulary(name: str | None) -> dict[str, Any]:
     import json
 
     from lavis_lite.models.blip_models.blip import CONFIGS
-    from lavis_lite.models.tokenizer import PUBLISHED_VOCABULARY
+    from lavis_lite.models.weights.tokenizer import PUBLISHED_VOCABULARY
 
     content = json.loads((CONFIGS / f"{name or 'med_config'}.json").read_text(encoding="utf-8"))
     return {**content, "vocab_size": PUBLISHED_VOCABULARY}
 
 
 def _sources(settings: dict[str, Any]) -> tuple[str, ...]:
-    from lavis_lite.models.adapters.published import same_weights
+    from lavis_lite.models.weights.adapters.published import same_weights
 
     for wanted, address in (("load_finetuned", "finetuned"), ("load_pretrained", "pretrained")):
         if settings.get(wanted, True) and settings.get(address):

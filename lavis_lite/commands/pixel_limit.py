@@ -29,7 +29,7 @@ class _SetMaxPixels(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        from lavis_lite.common.images import set_max_pixels
+        from lavis_lite.common.media.images import set_max_pixels
 
         setattr(namespace, self.dest, values)
         set_max_pixels(int(str(values)))

@@ -21,8 +21,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _execute_report(options: argparse.Namespace) -> int:
+    from lavis_lite.common.config.schema import ConfigError
     from lavis_lite.common.files import read_json
-    from lavis_lite.common.schema import ConfigError
     from lavis_lite.report.run_report import write_run_report
 
     captions = Path(options.captions).expanduser() if options.captions else None
@@ -34,10 +34,10 @@ def _execute_report(options: argparse.Namespace) -> int:
 
 def _execute_metrics(options: argparse.Namespace) -> int:
     from lavis_lite.commands.launch import print_table
+    from lavis_lite.common.config.schema import ConfigError
     from lavis_lite.common.files import FileError
     from lavis_lite.common.results import read_results
     from lavis_lite.common.run_folder import RunFolder
-    from lavis_lite.common.schema import ConfigError
     from lavis_lite.report.run_report import check_run_folder
 
     folder = RunFolder(Path(options.run).expanduser())

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lavis_lite.common import distributed
-from lavis_lite.common.checkpoint import CheckpointStore
+from lavis_lite.common.checkpoint.store import CheckpointStore
+from lavis_lite.common.config.saved import is_saved_config
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import LockedError, OwnerLock, first_line
 from lavis_lite.common.results import settings_digest
 from lavis_lite.common.run_folder import RunFolder
-from lavis_lite.common.saved_config import is_saved_config
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.runners.changes import differences
 from lavis_lite.runners.testing import standing_results
 

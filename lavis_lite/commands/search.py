@@ -14,7 +14,7 @@ from lavis_lite.commands.pixel_limit import add_max_pixels
 from lavis_lite.commands.user_code import add_code_arguments, import_user_code
 
 if TYPE_CHECKING:
-    from lavis_lite.models.search import ImageIndex
+    from lavis_lite.search.image_index import ImageIndex
 
 MODEL, MODEL_TYPE = "blip_image_text_matching", "base"
 
@@ -60,8 +60,8 @@ def add_parser(commands: Any) -> None:
 
 
 def _execute(options: argparse.Namespace) -> int:
-    from lavis_lite.common.images import open_image
-    from lavis_lite.common.schema import ConfigError
+    from lavis_lite.common.config.schema import ConfigError
+    from lavis_lite.common.media.images import open_image
 
     if (options.query is None) == (options.like is None) and not (options.images and not options.query):
         raise ConfigError("say what to look for: a text, or --like IMAGE (one of the two).")
@@ -127,11 +127,11 @@ def open_index(
             match images and texts.
         FeatureStoreError: the folder holds the features of another model, something else, or is damaged.
     """
-    from lavis_lite.common.image_files import find_images
-    from lavis_lite.common.logging import setup_logging
-    from lavis_lite.common.schema import ConfigError
-    from lavis_lite.models.feature_head import read_head
-    from lavis_lite.models.search import ImageIndex
+    from lavis_lite.common.config.schema import ConfigError
+    from lavis_lite.common.logs.setup import setup_logging
+    from lavis_lite.common.media.image_files import find_images
+    from lavis_lite.search.feature_head import read_head
+    from lavis_lite.search.image_index import ImageIndex
 
     setup_logging()
     folder = Path(folder).expanduser()
@@ -184,9 +184,9 @@ def _load(source: ModelSource, device: str, remembered: bool, folder: Path) -> t
             are not there any more.
     """
     from lavis_lite.commands.model_choice import choose_device
-    from lavis_lite.common.checkpoint import CheckpointError
+    from lavis_lite.common.checkpoint.store import CheckpointError
+    from lavis_lite.common.config.schema import ConfigError
     from lavis_lite.common.registry import registry
-    from lavis_lite.common.schema import ConfigError
     from lavis_lite.models import load_model_and_preprocess
     from lavis_lite.models.blip_models.matcher import BlipMatcher
 
@@ -212,7 +212,7 @@ def _load(source: ModelSource, device: str, remembered: bool, folder: Path) -> t
 def _indexes_near(folder: Path) -> str:
     """Name the indexes beside `folder`, the nearest by name first."""
     from lavis_lite.common.registry import nearest
-    from lavis_lite.models.feature_head import HEAD_FILE
+    from lavis_lite.search.feature_head import HEAD_FILE
 
     parent = folder.parent
     indexes = sorted(path.parent.name for path in parent.glob(f"*/{HEAD_FILE}")) if parent.is_dir() else []

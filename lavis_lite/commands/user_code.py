@@ -33,8 +33,8 @@ def import_user_code(options: argparse.Namespace, *checkpoints: str | None) -> N
     Raises:
         ConfigError: a module or a file that does not exist.
     """
+    from lavis_lite.common.config.user_modules import import_modules
     from lavis_lite.common.run_folder import RunFolder
-    from lavis_lite.common.user_modules import import_modules
 
     import_modules(options.imports)
     for checkpoint in filter(None, checkpoints if options.trust_imports else ()):

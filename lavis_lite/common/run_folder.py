@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lavis_lite.common.checkpoint import CheckpointError, CheckpointStore, load_file
-from lavis_lite.common.checkpoint_formats import other_folder
+from lavis_lite.common.checkpoint.formats import other_folder
+from lavis_lite.common.checkpoint.store import CheckpointError, CheckpointStore, load_file
+from lavis_lite.common.config.saved import check_saved_config, read_saved_config
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.config.user_modules import import_saved_modules, missing_files
 from lavis_lite.common.files import FileError
 from lavis_lite.common.registry import registry, suggest
 from lavis_lite.common.results import read_results
-from lavis_lite.common.saved_config import check_saved_config, read_saved_config
-from lavis_lite.common.schema import ConfigError
-from lavis_lite.common.user_modules import import_saved_modules, missing_files
 
 logger = logging.getLogger(__name__)
 

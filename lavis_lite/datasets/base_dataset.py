@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from lavis_lite.common.images import open_image
+from lavis_lite.common.media.images import open_image
 from lavis_lite.datasets.annotations.image_names import media_of
 from lavis_lite.datasets.annotations.parquet_files import StoredImage
 

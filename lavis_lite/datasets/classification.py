@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis_lite.common.files import printable
-from lavis_lite.common.image_files import is_housekeeping, list_folder, log_once
+from lavis_lite.common.media.image_files import is_housekeeping, list_folder, log_once
 from lavis_lite.common.registry import suggest
 from lavis_lite.datasets.annotations import (
     CAPTION_KEYS,

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lavis_lite.common.distributed import FILLER, leave_signals_to_parent, start_workers
-from lavis_lite.common.random import key_seed, keyed_generator, seeded_scope
+from lavis_lite.common.seeding import key_seed, keyed_generator, seeded_scope
 from lavis_lite.datasets.base_dataset import collate
 
 BAD_SAMPLES = "bad_samples"

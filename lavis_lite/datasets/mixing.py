@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import Dataset
 
-from lavis_lite.common.random import keyed_generator
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import suggest
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.seeding import keyed_generator
 from lavis_lite.datasets.loading import Concatenated, TrainLoader
 
 

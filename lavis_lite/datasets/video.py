@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lavis_lite.common.video import VideoError
+from lavis_lite.common.media.video import VideoError
 from lavis_lite.datasets.annotations import CAPTION_KEYS, Records, check_each, image_of, text_of, value_of
 from lavis_lite.datasets.base_dataset import BaseDataset
 from lavis_lite.datasets.retrieval import RetrievalDataset, RetrievalEvalDataset

@@ -2,7 +2,7 @@
 
 from lavis_lite.models import blip_models
 from lavis_lite.models.base_model import BaseModel
-from lavis_lite.models.zoo import load_model, load_model_and_preprocess, load_preprocess, model_zoo
+from lavis_lite.models.weights.zoo import load_model, load_model_and_preprocess, load_preprocess, model_zoo
 
 __all__ = [
     "BaseModel",

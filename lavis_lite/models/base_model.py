@@ -11,14 +11,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from lavis_lite.common.checkpoint import CheckpointError, load_strictly
-from lavis_lite.common.config import model_defaults
+from lavis_lite.common.checkpoint.store import CheckpointError, load_strictly
+from lavis_lite.common.checkpoint.weights import without_wrappers
+from lavis_lite.common.config.layering import model_defaults
+from lavis_lite.common.config.schema import parse
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_folder import RunFolder
-from lavis_lite.common.schema import parse
-from lavis_lite.common.weights import without_wrappers
-from lavis_lite.models.adapters.addresses import Weights, load_address
-from lavis_lite.models.adapters.recognize import arch_of, explain_misfit
+from lavis_lite.models.weights.adapters.addresses import Weights, load_address
+from lavis_lite.models.weights.adapters.recognize import arch_of, explain_misfit
 
 logger = logging.getLogger(__name__)
 

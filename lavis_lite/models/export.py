@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from lavis_lite.models.attention import ImageKeyValues
 from lavis_lite.models.blip_models.blip_caption import BlipCaption
+from lavis_lite.models.layers.attention import ImageKeyValues
 
 ENCODER_OUTPUTS = ("image_embeds", "image_keys", "image_values")
 STEP_INPUTS = ("token_ids", "positions", "self_keys", "self_values", "image_keys", "image_values")

@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from lavis_lite.common.config.schema import ConfigError, parse
 from lavis_lite.common.registry import registry
-from lavis_lite.common.schema import ConfigError, parse
 
 
 class BaseProcessor:

@@ -9,7 +9,7 @@ import numpy
 import torch
 from PIL import Image
 
-from lavis_lite.common.images import to_upright_rgb
+from lavis_lite.common.media.images import to_upright_rgb
 from lavis_lite.common.registry import registry
 from lavis_lite.processors.augment import FILL, RandomAugment
 from lavis_lite.processors.base_processor import BaseProcessor

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from lavis_lite.common.media.video import VideoReader, open_video, random_indices, uniform_indices
 from lavis_lite.common.registry import registry
-from lavis_lite.common.video import VideoReader, open_video, random_indices, uniform_indices
 from lavis_lite.processors.base_processor import BaseProcessor
 from lavis_lite.processors.image import CLIP_MEAN, CLIP_STD
 

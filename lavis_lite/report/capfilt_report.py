@@ -15,7 +15,7 @@ from typing import Any
 from markupsafe import Markup
 
 from lavis_lite.common.files import FileError, read_json
-from lavis_lite.common.images import IMAGE_SUFFIXES, ImageError, open_image
+from lavis_lite.common.media.images import IMAGE_SUFFIXES, ImageError, open_image
 from lavis_lite.metrics.diversity import diversity
 from lavis_lite.metrics.selection import main_metric, metric_names_in
 from lavis_lite.report.charts import line_chart

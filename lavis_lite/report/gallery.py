@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from lavis_lite.common.images import ImageError, open_image
+from lavis_lite.common.media.images import ImageError, open_image
 
 THUMBNAIL_SIDE = 192
 

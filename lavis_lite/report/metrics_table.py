@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lavis_lite.common.logs.writers import as_number
 from lavis_lite.common.results import MADE_WITH
-from lavis_lite.common.writers import as_number
 
 
 @dataclass

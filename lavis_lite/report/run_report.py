@@ -12,12 +12,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import FileError, first_line, open_regular, read_json
-from lavis_lite.common.progress import clock_time
+from lavis_lite.common.logs.progress import clock_time
+from lavis_lite.common.logs.writers import as_number
 from lavis_lite.common.registry import nearest
 from lavis_lite.common.run_folder import RunFolder
-from lavis_lite.common.schema import ConfigError
-from lavis_lite.common.writers import as_number
 from lavis_lite.report.charts import line_chart
 from lavis_lite.report.gallery import Gallery, make_gallery
 from lavis_lite.report.metrics_table import MetricsTable, metrics_table

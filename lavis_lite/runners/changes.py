@@ -7,8 +7,8 @@ from dataclasses import fields
 from enum import Enum
 from typing import Any, NamedTuple
 
-from lavis_lite.common.run_config import RunConfig
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.run_config import RunConfig
+from lavis_lite.common.config.schema import ConfigError
 
 SHOWN = 8
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lavis_lite.common.run_config import RunConfig
+from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.datasets.mixing import Loader
 from lavis_lite.runners.state import TrainState
 

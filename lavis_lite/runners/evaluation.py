@@ -11,10 +11,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lavis_lite.common import distributed
-from lavis_lite.common.progress import Progress
-from lavis_lite.common.random import seeded_scope
-from lavis_lite.common.run_config import RunConfig
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.run_config import RunConfig
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.logs.progress import Progress
+from lavis_lite.common.seeding import seeded_scope
 from lavis_lite.datasets.loading import BAD_SAMPLES, Concatenated, eval_loader
 from lavis_lite.runners.precision import Precision
 

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import Dataset
 
 from lavis_lite.common import distributed
+from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.common.results import library_version, settings_digest, weights_digest
-from lavis_lite.common.run_config import RunConfig
 from lavis_lite.runners.precision import Precision
 
 # Where weights come from is said by their digest; how memory is saved changes no result.

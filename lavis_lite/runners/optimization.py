@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from lavis_lite.common import distributed
+from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.common.distributed import FILLER
-from lavis_lite.common.metric_log import MetricLog
+from lavis_lite.common.logs.metrics import MetricLog
 from lavis_lite.common.optim import SchedulePlan, build_optimizer, parameter_groups
 from lavis_lite.common.registry import registry
-from lavis_lite.common.run_config import RunConfig
 from lavis_lite.runners.parallel import Alone
 from lavis_lite.runners.precision import Precision
 

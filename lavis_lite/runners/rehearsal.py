@@ -25,12 +25,12 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from lavis_lite.common import distributed
+from lavis_lite.common.config.run_config import RunConfig
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import atomic_writer, first_line
-from lavis_lite.common.random import rng_state, seeded_scope, set_rng_state
-from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.common.sample_errors import MissingKeyError
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.seeding import rng_state, seeded_scope, set_rng_state
 from lavis_lite.datasets.loading import BAD_SAMPLES, eval_loader
 from lavis_lite.datasets.mixing import train_loader
 from lavis_lite.runners.evaluation import joined, metrics_on_one_rank

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lavis_lite.common import distributed
-from lavis_lite.common.checkpoint import CheckpointError, CheckpointStore
-from lavis_lite.common.random import seed_everything, set_rng_state
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.checkpoint.store import CheckpointError, CheckpointStore
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.seeding import seed_everything, set_rng_state
 from lavis_lite.datasets.mixing import Loader
 from lavis_lite.runners.averaging import WeightAverage
 from lavis_lite.runners.changes import Change, Fate, accepted_changes, fate_of, is_of_training

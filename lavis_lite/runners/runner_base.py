@@ -15,19 +15,19 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from lavis_lite.common import distributed
-from lavis_lite.common.checkpoint import CheckpointStore
+from lavis_lite.common.checkpoint.store import CheckpointStore
+from lavis_lite.common.config.run_config import RunConfig
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import write_json
-from lavis_lite.common.metric_log import MetricLog
+from lavis_lite.common.logs.metrics import MetricLog
+from lavis_lite.common.logs.progress import Progress
+from lavis_lite.common.logs.weights_and_biases import WandbWriter
+from lavis_lite.common.logs.writers import RunLog
 from lavis_lite.common.optim import SchedulePlan
-from lavis_lite.common.progress import Progress
-from lavis_lite.common.random import rng_state, seed_everything
 from lavis_lite.common.registry import registry
-from lavis_lite.common.run_config import RunConfig
 from lavis_lite.common.run_folder import RunFolder
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.seeding import rng_state, seed_everything
 from lavis_lite.common.signals import StoppedError, StopSignals
-from lavis_lite.common.weights_and_biases import WandbWriter
-from lavis_lite.common.writers import RunLog
 from lavis_lite.datasets.loading import BAD_SAMPLES
 from lavis_lite.datasets.mixing import train_loader
 from lavis_lite.runners.averaging import WeightAverage

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lavis_lite.common.checkpoint import CheckpointError, load_file
+from lavis_lite.common.checkpoint.store import CheckpointError, load_file
 
 # What a resumable checkpoint holds, and of which type.
 _CONTENT = {

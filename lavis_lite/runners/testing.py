@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lavis_lite.common import distributed
-from lavis_lite.common.checkpoint import load_file
+from lavis_lite.common.checkpoint.store import load_file
 from lavis_lite.common.results import write_results
 from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.runners.made_with import describe_evaluation

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from lavis_lite.common.config.run_config import RunConfig
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import suggest
-from lavis_lite.common.run_config import RunConfig
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.metrics.selection import main_metric, metric_names_in
 
 Record = dict[str, Any]

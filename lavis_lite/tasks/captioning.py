@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
+from lavis_lite.common.config.run_config import RunConfig
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
-from lavis_lite.common.run_config import RunConfig
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.metrics.caption import (
     NoWordsError,
     available_metrics,

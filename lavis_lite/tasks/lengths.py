@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 
 
 def check_lengths(model: nn.Module, max_length: int, min_length: int, prompt: int) -> None:

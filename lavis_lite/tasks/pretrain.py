@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.common.registry import registry
-from lavis_lite.common.run_config import RunConfig
 from lavis_lite.tasks.base_task import BaseTask
 
 

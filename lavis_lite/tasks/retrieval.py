@@ -11,9 +11,9 @@ import numpy as np
 from torch import nn
 
 from lavis_lite.common import distributed
+from lavis_lite.common.config.run_config import RunConfig
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
-from lavis_lite.common.run_config import RunConfig
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.metrics.retrieval import CUTOFFS, rank_of_the_best, recalls
 from lavis_lite.tasks.base_task import BaseTask, EvaluationBatches, Record
 

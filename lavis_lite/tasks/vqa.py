@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
+from lavis_lite.common.config.run_config import RunConfig
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
-from lavis_lite.common.run_config import RunConfig
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.metrics.vqa import direct_answer_accuracy, normalise_answer, vqa_metrics
 from lavis_lite.tasks.base_task import BaseTask, EvaluationBatches, Record
 from lavis_lite.tasks.lengths import check_lengths

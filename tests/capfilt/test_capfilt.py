@@ -24,8 +24,8 @@ from lavis_lite.capfilt.output import CapFiltError
 from lavis_lite.capfilt.run import run_capfilt
 from lavis_lite.capfilt.scorers import load_model as load_model_with_eyes
 from lavis_lite.capfilt.settings import CapFiltSettings
-from lavis_lite.common.progress import Progress
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.logs.progress import Progress
 from lavis_lite.datasets.web.dataset import WebDataset
 from lavis_lite.datasets.web.shards import list_shards, raw_samples
 

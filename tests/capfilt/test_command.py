@@ -26,8 +26,8 @@ from lavis_lite.capfilt.settings import CapFiltSettings
 from lavis_lite.capfilt.stop import leave_on_signals
 from lavis_lite.capfilt.summary import Totals, status_lines, warnings_about
 from lavis_lite.capfilt.work import run_units
+from lavis_lite.common.config.schema import ConfigError, parse
 from lavis_lite.common.files import FileError
-from lavis_lite.common.schema import ConfigError, parse
 from lavis_lite.datasets.web.shards import list_shards
 
 

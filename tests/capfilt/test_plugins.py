@@ -22,8 +22,8 @@ from lavis_lite.capfilt.models import build_models
 from lavis_lite.capfilt.run import run_capfilt
 from lavis_lite.capfilt.scorers import Asked, BaseScorer
 from lavis_lite.capfilt.settings import CapFiltSettings
-from lavis_lite.common.progress import Progress
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.logs.progress import Progress
 from lavis_lite.datasets.web.shards import list_shards
 
 CPU = torch.device("cpu")

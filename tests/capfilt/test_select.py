@@ -6,9 +6,9 @@ import pytest
 from pyarrow import Table, parquet
 
 from lavis_lite.capfilt.reference import with_threshold
-from lavis_lite.capfilt.select import Candidate, select
+from lavis_lite.capfilt.selection import Candidate, select
 from lavis_lite.capfilt.settings import CapFiltSettings, SelectionSettings
-from lavis_lite.common.schema import ConfigError, parse
+from lavis_lite.common.config.schema import ConfigError, parse
 
 WEB = Candidate("a red circle", "web", {"itm": 0.7, "itc": 0.1})
 MADE = Candidate("two blue stars", "synthetic", {"itm": 0.4, "itc": 0.3})

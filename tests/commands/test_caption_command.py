@@ -18,8 +18,8 @@ from processes import REPOSITORY
 
 from lavis_lite import load_model
 from lavis_lite.commands.caption_output import CaptionJournal, write_captions, write_stream
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import LockedError, OwnerLock
-from lavis_lite.common.schema import ConfigError
 
 TINY = ("--type", "tiny", "--num-workers", "0", "--batch-size", "2")
 

@@ -12,9 +12,9 @@ import pytest
 from processes import run
 
 from lavis_lite.commands.errors import explain
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import FileError
-from lavis_lite.common.schema import ConfigError
-from lavis_lite.common.storage import NoCacheError, cache_root, resolve
+from lavis_lite.common.storage.cache import NoCacheError, cache_root, resolve
 
 RECIPE = "projects/blip/train/caption_shapes.yaml"
 COMMAND = [sys.executable, "-m", "lavis_lite"]

@@ -10,7 +10,7 @@ import torch
 
 from lavis_lite import load_model
 from lavis_lite.commands.convert import convert
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from processes import run
 from lavis_lite.commands.datasets import check_images, dataset_settings, list_datasets
 from lavis_lite.commands.download import download
 from lavis_lite.commands.shards import make_shards, shard_info
-from lavis_lite.common.config import default_path
+from lavis_lite.common.config.layering import default_path
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import UnknownNameError, registry
-from lavis_lite.common.schema import ConfigError
-from lavis_lite.common.storage import cache_root
+from lavis_lite.common.storage.cache import cache_root
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 from lavis_lite.datasets.web.shards import list_shards, raw_samples
 

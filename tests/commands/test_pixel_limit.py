@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lavis_lite.commands.pixel_limit import add_max_pixels
-from lavis_lite.common.images import open_image
+from lavis_lite.common.media.images import open_image
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from lavis_lite.cli import main
 from lavis_lite.commands.datasets import dataset_settings
 from lavis_lite.commands.make_shards import WORK_FOLDER, make_shards
 from lavis_lite.commands.shards import shard_info
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import LockedError, OwnerLock
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.web.shards import list_shards, raw_samples
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lavis_lite.common.checkpoint_file import CheckpointError, load_file, save_atomically
+from lavis_lite.common.checkpoint.file import CheckpointError, load_file, save_atomically
 
 CONTENT = {"model": {"a": torch.arange(500.0), "b": torch.ones(3, dtype=torch.half)}, "step": 4}
 

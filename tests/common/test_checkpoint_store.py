@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from lavis_lite.common.checkpoint import CheckpointError, CheckpointStore
+from lavis_lite.common.checkpoint.store import CheckpointError, CheckpointStore
 
 
 def save(store: CheckpointStore, step: int) -> Path:

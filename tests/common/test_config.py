@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lavis_lite.common.config import load_config
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.layering import load_config
+from lavis_lite.common.config.schema import ConfigError
 
 # The run file of LAVIS's tutorial for finetuning the large captioner on COCO.
 TUTORIAL = """

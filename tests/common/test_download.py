@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 from file_server import CONTENT, running_server
 
-from lavis_lite.common import download, web
-from lavis_lite.common.storage import fetch
-from lavis_lite.common.web import DownloadError, check_web_redirect
+from lavis_lite.common.storage import download
+from lavis_lite.common.storage import http as web
+from lavis_lite.common.storage.cache import fetch
+from lavis_lite.common.storage.http import DownloadError, check_web_redirect
 
 
 @pytest.fixture
@@ -253,7 +254,7 @@ def test_a_name_and_password_in_an_address_are_not_shown(server):
     assert "secret" not in str(caught.value)
 
 
-FETCH = "import sys; from lavis_lite.common.storage import fetch; print(fetch(sys.argv[1]))"
+FETCH = "import sys; from lavis_lite.common.storage.cache import fetch; print(fetch(sys.argv[1]))"
 
 
 def start_fetch(url: str) -> subprocess.Popen:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lavis_lite.common.image_files import find_images, list_folder, read_images
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.media.image_files import find_images, list_folder, read_images
 
 
 def size_of(image: Image.Image) -> torch.Tensor:

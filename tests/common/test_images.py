@@ -12,7 +12,7 @@ import numpy
 import pytest
 from PIL import ExifTags, Image
 
-from lavis_lite.common.images import ImageError, open_image, set_max_pixels, to_upright_rgb
+from lavis_lite.common.media.images import ImageError, open_image, set_max_pixels, to_upright_rgb
 
 
 def corners() -> Image.Image:
@@ -337,7 +337,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 
 def test_the_limit_can_be_set_by_the_environment(tmp_path):
     path = saved(Image.new("RGB", (60, 40)), tmp_path / "large.png")
-    code = f"from lavis_lite.common.images import open_image; open_image({str(path)!r})"
+    code = f"from lavis_lite.common.media.images import open_image; open_image({str(path)!r})"
     assert run_python(code, LAVIS_LITE_MAX_PIXELS="2400").returncode == 0
     assert "60 x 40 pixels are more than the limit of 2399" in (
         run_python(code, LAVIS_LITE_MAX_PIXELS="2399").stderr
@@ -399,7 +399,7 @@ def test_damaged_metadata_around_good_pixels_is_no_news(tmp_path):
     saved(corners(), tmp_path / "odd.jpg", exif=b"Exif\0\0" + tiff)
     code = (
         "import sys, warnings; warnings.simplefilter('always'); "
-        "from lavis_lite.common.images import open_image; open_image(sys.argv[1])"
+        "from lavis_lite.common.media.images import open_image; open_image(sys.argv[1])"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "odd.jpg"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lavis_lite.common.logging import JsonlWriter, MetricLog, Progress, RunLog, as_number, read_jsonl
+from lavis_lite.common.logs.setup import JsonlWriter, MetricLog, Progress, RunLog, as_number, read_jsonl
 
 
 def strict_lines(path: Path) -> list[dict]:
@@ -263,7 +263,7 @@ class TestJsonlWriter:
         code = (
             "import sys, itertools\n"
             "from pathlib import Path\n"
-            "from lavis_lite.common.writers import JsonlWriter\n"
+            "from lavis_lite.common.logs.writers import JsonlWriter\n"
             "writer = JsonlWriter(Path(sys.argv[1]))\n"
             "for step in itertools.count():\n"
             "    writer.write({'step': step, 'text': 'x' * 5000})\n"
@@ -299,7 +299,7 @@ class TestJsonlWriter:
         code = (
             "import os, signal, sys\n"
             "from pathlib import Path\n"
-            "from lavis_lite.common.writers import JsonlWriter\n"
+            "from lavis_lite.common.logs.writers import JsonlWriter\n"
             "os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)\n"
             "JsonlWriter(Path(sys.argv[1])).truncate_after(2)\n"
         )
@@ -385,7 +385,7 @@ class TestRunLog:
         code = (
             "import os, signal, sys\n"
             "from pathlib import Path\n"
-            "from lavis_lite.common.writers import TensorBoardWriter\n"
+            "from lavis_lite.common.logs.writers import TensorBoardWriter\n"
             "writer = TensorBoardWriter(Path(sys.argv[1]))\n"
             "for step in range(200):\n"
             "    writer.add({'loss': 1.0}, step)\n"
@@ -408,7 +408,7 @@ def tensorboard_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 SPEAK = """
 import logging, sys
-from lavis_lite.common.logging import setup_logging
+from lavis_lite.common.logs.setup import setup_logging
 rank, folder = int(sys.argv[1]), sys.argv[2]
 setup_logging(rank, folder)
 setup_logging(rank, folder)
@@ -440,7 +440,7 @@ class TestSetupLogging:
     def test_a_message_during_a_bar_does_not_tear_it(self, tmp_path: Path) -> None:
         code = (
             "import logging, sys\n"
-            "from lavis_lite.common.logging import Progress, setup_logging\n"
+            "from lavis_lite.common.logs.setup import Progress, setup_logging\n"
             "setup_logging()\n"
             "with Progress(2, 'train') as progress:\n"
             "    logging.getLogger('lavis_lite').info('saved')\n"

@@ -7,7 +7,7 @@ import io
 import pytest
 from file_server import CONTENT, running_server
 
-from lavis_lite.common.web import DownloadError, RemoteFile
+from lavis_lite.common.storage.http import DownloadError, RemoteFile
 
 
 @pytest.fixture

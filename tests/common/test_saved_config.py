@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 
-from lavis_lite.common.config import load_config
+from lavis_lite.common.config.layering import load_config
+from lavis_lite.common.config.saved import read_saved_config, write_saved_config
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.run_folder import RunFolder
-from lavis_lite.common.saved_config import read_saved_config, write_saved_config
-from lavis_lite.common.schema import ConfigError
 
 SECTIONS: dict[str, Any] = {
     "imports": [],

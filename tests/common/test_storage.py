@@ -12,7 +12,7 @@ import pytest
 from file_server import CONTENT, running_server
 from iopath.common.file_io import PathHandler
 
-from lavis_lite.common.storage import (
+from lavis_lite.common.storage.cache import (
     AddressError,
     ChecksumError,
     cache_root,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.datasets.annotations import AnnotationError
 from lavis_lite.datasets.builders import dataset_zoo, load_dataset
 from lavis_lite.datasets.builders.caption import COCOCapBuilder

@@ -9,7 +9,7 @@ import torch
 from shards import write_shards
 from torch.utils.data import Dataset
 
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.datasets.mixing import train_loader
 from lavis_lite.datasets.web.dataset import WebDataset
 from lavis_lite.datasets.web.shards import list_shards

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.datasets.annotations import AnnotationError
 from lavis_lite.datasets.builders.custom import CaptionJsonBuilder, ImageFolderBuilder
 from lavis_lite.datasets.builders.hf import HuggingFaceBuilder

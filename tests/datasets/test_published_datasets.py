@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lavis_lite.common.config import dataset_defaults
+from lavis_lite.common.config.layering import dataset_defaults
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.annotations import AnnotationError
 from lavis_lite.datasets.builders import dataset_zoo
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.datasets.shapes import lexicon
 from lavis_lite.datasets.shapes.grammar import all_words, captions
 from lavis_lite.datasets.shapes.render import render

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from lavis_lite.common.config import dataset_defaults
+from lavis_lite.common.config.layering import dataset_defaults
 from lavis_lite.common.registry import registry
 from lavis_lite.datasets.shapes.classes import class_names, class_of
 from lavis_lite.datasets.shapes.read import read_scenes

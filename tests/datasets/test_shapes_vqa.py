@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from lavis_lite.common.config import dataset_defaults
+from lavis_lite.common.config.layering import dataset_defaults
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.shapes.questions import QUESTION_TYPES, all_answers, ask, questions
 from lavis_lite.datasets.shapes.read import read_scenes
 from lavis_lite.datasets.shapes.scene import COLOURS, SHAPES, Scene, numbered_rng, numbered_scene

@@ -15,9 +15,9 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from lavis_lite.common.config import default_path
+from lavis_lite.common.config.layering import default_path
+from lavis_lite.common.config.schema import parse
 from lavis_lite.common.registry import registry
-from lavis_lite.common.schema import parse
 from lavis_lite.datasets.builders.shapes_drawn import WebConfig, ensure_web_shards
 from lavis_lite.datasets.shapes.scene import Scene, numbered_scene
 from lavis_lite.datasets.shapes.truth import Mention, main_object_is_right, mentions

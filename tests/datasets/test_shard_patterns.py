@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from shards import write_shards
 
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.datasets.web.patterns import expand_braces
 from lavis_lite.datasets.web.shards import Shard, ShardError, list_shards, raw_samples
 

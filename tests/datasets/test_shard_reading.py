@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from shards import jpeg
 
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.datasets.web import samples as grouping
 from lavis_lite.datasets.web import sources
 from lavis_lite.datasets.web.shards import (

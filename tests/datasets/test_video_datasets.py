@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lavis_lite import load_model
-from lavis_lite.common.config import dataset_defaults
+from lavis_lite.common.config.layering import dataset_defaults
 from lavis_lite.common.registry import registry
 from lavis_lite.processors import load_processor
 

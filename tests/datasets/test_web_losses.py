@@ -10,8 +10,8 @@ import pytest
 import torch
 from shards import jpeg, write_shards, write_tar
 
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.distributed import FILLER
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.loading import BAD_SAMPLES
 from lavis_lite.datasets.web.dataset import WebDataset
 from lavis_lite.datasets.web.loader import WebTrainLoader

@@ -16,7 +16,7 @@ from damage import bounded, damaged, seeds
 from PIL import Image
 from pyarrow import parquet
 
-from lavis_lite.common.images import ImageError
+from lavis_lite.common.media.images import ImageError
 from lavis_lite.datasets.annotations import AnnotationError, check_caption_records, read_records
 from lavis_lite.datasets.annotations.parquet_files import STORED_KEY
 

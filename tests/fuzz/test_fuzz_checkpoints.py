@@ -11,8 +11,8 @@ import torch
 from damage import bounded, damaged, seeds
 from safetensors.torch import save_file
 
-from lavis_lite.common.checkpoint import CheckpointError, load_file, load_weights
-from lavis_lite.common.checkpoint_file import tensors_in
+from lavis_lite.common.checkpoint.file import tensors_in
+from lavis_lite.common.checkpoint.store import CheckpointError, load_file, load_weights
 
 SEEDS_OF_A_TEST = 50
 

@@ -13,9 +13,9 @@ import pytest
 from damage import bounded, seeds
 from file_server import Behaviour, running_server
 
-from lavis_lite.common import web
-from lavis_lite.common.storage import fetch
-from lavis_lite.common.web import DownloadError, RemoteFile
+from lavis_lite.common.storage import http as web
+from lavis_lite.common.storage.cache import fetch
+from lavis_lite.common.storage.http import DownloadError, RemoteFile
 
 VERSIONS = [bytes([number]) * 30_000 + bytes(range(256)) * 400 for number in range(3)]
 

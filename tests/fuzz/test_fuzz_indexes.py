@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from damage import bounded, damaged, seeds
 
-from lavis_lite.models.feature_store import FeatureStore, FeatureStoreError
+from lavis_lite.search.feature_store import FeatureStore, FeatureStoreError
 
 FEATURES = {"small.f32": [24], "large.f16": [2, 12]}
 ABOUT = {"weights": "abc", "image_size": 32}

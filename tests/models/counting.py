@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lavis_lite.models.med import TextTransformer
+from lavis_lite.models.layers.med import TextTransformer
 
 
 @contextmanager

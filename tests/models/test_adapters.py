@@ -13,21 +13,26 @@ from safetensors.torch import load_file
 from transformers import BlipProcessor
 
 from lavis_lite import load_model
-from lavis_lite.common.checkpoint import CheckpointError
-from lavis_lite.common.schema import ConfigError
-from lavis_lite.models.adapters.salesforce import (
+from lavis_lite.common.checkpoint.store import CheckpointError
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.models.base_model import BaseModel
+from lavis_lite.models.layers.text_config import TextConfig
+from lavis_lite.models.layers.vit import VisionSizes
+from lavis_lite.models.weights.adapters.salesforce import (
     double_cross_attention,
     encoder_from_decoder,
     fit_queues,
     momentum_from_online,
     to_salesforce,
 )
-from lavis_lite.models.adapters.transformers import CLASS_NAMES, from_transformers, kind_of, to_transformers
-from lavis_lite.models.adapters.transformers_export import write_transformers_folder
-from lavis_lite.models.adapters.transformers_folder import read_transformers_folder
-from lavis_lite.models.base_model import BaseModel
-from lavis_lite.models.text_config import TextConfig
-from lavis_lite.models.vit import VisionSizes
+from lavis_lite.models.weights.adapters.transformers import (
+    CLASS_NAMES,
+    from_transformers,
+    kind_of,
+    to_transformers,
+)
+from lavis_lite.models.weights.adapters.transformers_export import write_transformers_folder
+from lavis_lite.models.weights.adapters.transformers_folder import read_transformers_folder
 from lavis_lite.processors.image import BlipImageEvalProcessor
 
 ARCHES = {"caption": "blip_caption", "vqa": "blip_vqa", "itm": "blip_image_text_matching"}

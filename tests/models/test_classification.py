@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from lavis_lite import load_model
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 
 
 def build(**settings: object):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from lavis_lite.common.checked_lines import checked_line
-from lavis_lite.models.feature_head import read_head
-from lavis_lite.models.feature_store import FeatureStore, FeatureStoreError
+from lavis_lite.search.feature_head import read_head
+from lavis_lite.search.feature_store import FeatureStore, FeatureStoreError
 
 FEATURES = {"small.f32": [4], "large.f16": [3, 2]}
 ABOUT = {"weights": "abc"}

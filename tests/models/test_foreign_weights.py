@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lavis_lite import load_model
-from lavis_lite.common.checkpoint import CheckpointError
-from lavis_lite.common.schema import ConfigError
-from lavis_lite.common.weights import without_wrappers
+from lavis_lite.common.checkpoint.store import CheckpointError
+from lavis_lite.common.checkpoint.weights import without_wrappers
+from lavis_lite.common.config.schema import ConfigError
 
 StateDict = dict[str, Tensor]
 ARCHES = (

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from lavis_lite import load_model_and_preprocess
-from lavis_lite.common.storage import fetch
+from lavis_lite.common.storage.cache import fetch
 
 pytestmark = pytest.mark.needs_weights
 

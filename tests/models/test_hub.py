@@ -15,12 +15,12 @@ import torch
 from hub_server import COMMIT, running_hub
 
 from lavis_lite import load_model
-from lavis_lite.common.checkpoint import CheckpointError
-from lavis_lite.models.adapters.addresses import load_address, load_first
-from lavis_lite.models.adapters.published import HUB_NAMES, URLS, same_weights
+from lavis_lite.common.checkpoint.store import CheckpointError
 from lavis_lite.models.base_model import BaseModel
-from lavis_lite.models.hub import HubError, hub_snapshot, is_hub_name
-from lavis_lite.models.tokenizer import BUNDLED, DEFAULT_TOKENIZER, TokenizerError, load_tokenizer
+from lavis_lite.models.weights.adapters.addresses import load_address, load_first
+from lavis_lite.models.weights.adapters.published import HUB_NAMES, URLS, same_weights
+from lavis_lite.models.weights.hub import HubError, hub_snapshot, is_hub_name
+from lavis_lite.models.weights.tokenizer import BUNDLED, DEFAULT_TOKENIZER, TokenizerError, load_tokenizer
 
 REPOSITORY = "somebody/blip-tiny"
 
@@ -64,12 +64,12 @@ def put_into(cache: Path, repository: str, folder: Path) -> Path:
 
 
 FETCH_REPOSITORY = (
-    "import sys\nfrom lavis_lite.models.hub import HubError, hub_snapshot\n"
+    "import sys\nfrom lavis_lite.models.weights.hub import HubError, hub_snapshot\n"
     "try:\n    print(*sorted(file.name for file in hub_snapshot(sys.argv[1]).iterdir()))\n"
     "except HubError as error:\n    print('HubError', error)"
 )
 LOAD_TOKENIZER = (
-    "import sys\nfrom lavis_lite.models.tokenizer import load_tokenizer\n"
+    "import sys\nfrom lavis_lite.models.weights.tokenizer import load_tokenizer\n"
     "print(*load_tokenizer(sys.argv[1]).tokenize('a red circle'))"
 )
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from lavis_lite import load_model_and_preprocess
-from lavis_lite.models.feature_store import FeatureStoreError
-from lavis_lite.models.search import ImageIndex
+from lavis_lite.search.feature_store import FeatureStoreError
+from lavis_lite.search.image_index import ImageIndex
 
 COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200), "grey": (90, 90, 90)}
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lavis_lite.models import linear as linear_module
-from lavis_lite.models.linear import FEW_ROWS, Linear, use_fast_linear
+from lavis_lite.models.layers import linear as linear_module
+from lavis_lite.models.layers.linear import FEW_ROWS, Linear, use_fast_linear
 
 
 def both(inner: int = 96, outer: int = 160, bias: bool = True) -> tuple[Linear, nn.Linear]:

@@ -9,7 +9,7 @@ from transformers import BlipConfig, BlipForImageTextRetrieval
 
 from lavis_lite import load_model
 from lavis_lite.common.registry import registry
-from lavis_lite.models.adapters.transformers import to_transformers
+from lavis_lite.models.weights.adapters.transformers import to_transformers
 
 TEXTS = ["a red circle", "a small star", "a blue heart on a gray background"]
 

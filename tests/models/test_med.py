@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lavis_lite.models.cached_decoder import CachedDecoder
-from lavis_lite.models.med import TextDecoder, TextTransformer
-from lavis_lite.models.text_config import TextConfig
+from lavis_lite.models.layers.cached_decoder import CachedDecoder
+from lavis_lite.models.layers.med import TextDecoder, TextTransformer
+from lavis_lite.models.layers.text_config import TextConfig
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lavis_lite import load_model
-from lavis_lite.common.checkpoint import CheckpointError
+from lavis_lite.common.checkpoint.store import CheckpointError
 
 TEXT = "the left image shows two red circles"
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import BlipConfig, BlipForConditionalGeneration
 
-from lavis_lite.models.adapters.transformers import to_transformers
 from lavis_lite.models.blip_models.blip_caption import BlipCaption
+from lavis_lite.models.weights.adapters.transformers import to_transformers
 
 IMAGES = 50
 VISION = {

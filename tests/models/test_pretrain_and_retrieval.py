@@ -10,7 +10,7 @@ from counting import count_projections
 from torch import Tensor
 
 from lavis_lite import load_model
-from lavis_lite.common.checkpoint import CheckpointError
+from lavis_lite.common.checkpoint.store import CheckpointError
 from lavis_lite.common.registry import registry
 
 TEXTS = ["a red circle", "a small star", "a blue heart on a gray background", "two green squares"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lavis_lite import load_model
-from lavis_lite.common.checkpoint import CheckpointError
+from lavis_lite.common.checkpoint.store import CheckpointError
 
 VISION, DEPTH, PATCH, PATCHES = 48, 2, 8, 36  # 48 pixels: the models below take 32
 TEXT, LAYERS, INNER, POSITIONS, EMBED, QUEUE = 32, 12, 64, 40, 24, 12

@@ -19,11 +19,11 @@ from lavis_lite.capfilt.scorers import load_model as load_capfilt_model
 from lavis_lite.commands.caption import load_captioner
 from lavis_lite.commands.convert import convert
 from lavis_lite.commands.search import open_index
-from lavis_lite.common.checkpoint import CheckpointError
-from lavis_lite.common.config import load_config
+from lavis_lite.common.checkpoint.store import CheckpointError
+from lavis_lite.common.config.layering import load_config
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.config.user_modules import import_modules
 from lavis_lite.common.registry import registry
-from lavis_lite.common.schema import ConfigError
-from lavis_lite.common.user_modules import import_modules
 
 CODE = """
 from pathlib import Path

@@ -6,7 +6,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import Attention
 
-from lavis_lite.models.vit import BlipVisionTransformer, VisionSizes
+from lavis_lite.models.layers.vit import BlipVisionTransformer, VisionSizes
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])

@@ -8,9 +8,9 @@ from counting import count_projections
 from transformers import BlipConfig, BlipForQuestionAnswering
 
 from lavis_lite import load_model
-from lavis_lite.common.checkpoint import CheckpointError
+from lavis_lite.common.checkpoint.store import CheckpointError
 from lavis_lite.common.registry import registry
-from lavis_lite.models.adapters.transformers import to_transformers
+from lavis_lite.models.weights.adapters.transformers import to_transformers
 
 QUESTIONS = ["what colour is the large star?", "how many circles?", "is there a heart?"]
 ANSWERS = [

@@ -12,10 +12,10 @@ from conftest import TINY_SIZES
 from processes import run, train_command
 
 from lavis_lite import load_model, load_model_and_preprocess, model_zoo
-from lavis_lite.common.checkpoint import CheckpointError
+from lavis_lite.common.checkpoint.store import CheckpointError
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import UnknownNameError
-from lavis_lite.common.schema import ConfigError
-from lavis_lite.models.tokenizer import build_vocabulary
+from lavis_lite.models.weights.tokenizer import build_vocabulary
 
 
 def test_any_key_of_the_model_can_be_overridden(tmp_path):

@@ -3,8 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import UnknownNameError, registry
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.processors import (
     BlipCaptionProcessor,
     BlipImageEvalProcessor,

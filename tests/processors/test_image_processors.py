@@ -10,7 +10,7 @@ import torch
 from PIL import ExifTags, Image
 from torchvision import transforms
 
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.processors import BlipImageEvalProcessor, BlipImageTrainProcessor, load_processor
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.processors import BlipCaptionProcessor, BlipQuestionProcessor, load_processor
 
 

@@ -17,7 +17,7 @@ from lavis_lite.capfilt.inputs import from_shards
 from lavis_lite.capfilt.models import build_models
 from lavis_lite.capfilt.run import run_capfilt
 from lavis_lite.capfilt.settings import CapFiltSettings
-from lavis_lite.common.progress import Progress
+from lavis_lite.common.logs.progress import Progress
 from lavis_lite.datasets.web.shards import list_shards
 from lavis_lite.report.capfilt_report import write_capfilt_report
 

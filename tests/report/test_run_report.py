@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lavis_lite.common.schema import ConfigError
-from lavis_lite.common.writers import RunLog
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.logs.writers import RunLog
 from lavis_lite.report.gallery import THUMBNAIL_SIDE, make_gallery
 from lavis_lite.report.run_report import write_run_report
 

@@ -6,8 +6,8 @@ from dataclasses import fields
 
 import pytest
 
-from lavis_lite.common.run_config import RunConfig
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.run_config import RunConfig
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.runners.changes import FATES, Fate, accepted_changes, fate_of, is_of_training
 
 CONFIG = {

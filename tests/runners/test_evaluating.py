@@ -16,9 +16,9 @@ from runs import final_checkpoint
 from lavis_lite import load_model
 from lavis_lite.cli import main
 from lavis_lite.commands.launch import launch
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.results import weights_digest
 from lavis_lite.common.run_folder import RunFolder
-from lavis_lite.common.schema import ConfigError
 
 
 def evaluate(path: Path, *options: str) -> RunFolder:

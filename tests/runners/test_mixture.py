@@ -7,7 +7,7 @@ import json
 import torch
 from processes import run, train_command
 
-from lavis_lite.common.checkpoint import CheckpointStore
+from lavis_lite.common.checkpoint.store import CheckpointStore
 
 WEB = {"samples": 48, "samples_per_shard": 8, "drawn_size": 32, "seed": 3, "shuffle_buffer": 4}
 

@@ -12,8 +12,8 @@ from processes import run, train_command
 from shards import write_shards
 
 from lavis_lite.commands.launch import build_datasets
-from lavis_lite.common.config import load_config
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.layering import load_config
+from lavis_lite.common.config.schema import ConfigError
 
 TEXTS = ["a red circle", "a blue star above a square"]
 

@@ -15,8 +15,8 @@ from processes import run, train_command
 
 from lavis_lite.commands import run_folders
 from lavis_lite.commands.launch import launch
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import OwnerLock
-from lavis_lite.common.schema import ConfigError
 
 HOLD = """
 import sys, time

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lavis_lite import load_model
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.optim import (
     MuonWithAdamW,
     SchedulePlan,
@@ -16,7 +17,6 @@ from lavis_lite.common.optim import (
     linear_warmup_step_lr,
     parameter_groups,
 )
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.runners.precision import Precision
 
 PLAN = SchedulePlan(

@@ -8,7 +8,7 @@ import pytest
 from shards import write_shards
 from torch.utils.data import Dataset
 
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.datasets.loading import TrainLoader
 from lavis_lite.datasets.mixing import MixedLoader
 from lavis_lite.datasets.web.dataset import WebDataset

@@ -14,9 +14,9 @@ from runs import assert_identical, final_checkpoint
 from torch.utils.data import Dataset
 
 from lavis_lite.commands.launch import launch
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_folder import RunFolder
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.runners.rehearsal import check_output
 from lavis_lite.runners.runner_base import RunnerBase
 

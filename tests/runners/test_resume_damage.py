@@ -11,9 +11,9 @@ import torch
 from processes import run, train_command
 from runs import kill_at_step
 
-from lavis_lite.common.checkpoint import CheckpointError
-from lavis_lite.common.random import rng_state
-from lavis_lite.common.writers import read_jsonl
+from lavis_lite.common.checkpoint.store import CheckpointError
+from lavis_lite.common.logs.writers import read_jsonl
+from lavis_lite.common.seeding import rng_state
 from lavis_lite.runners.state import TrainState, check_resumable, load_resumable
 
 CONTENT: dict[str, Any] = {

@@ -12,9 +12,9 @@ import yaml
 from runs import final_checkpoint, losses
 
 from lavis_lite.commands.launch import launch
-from lavis_lite.common.checkpoint import CheckpointError
-from lavis_lite.common.schema import ConfigError
-from lavis_lite.common.writers import read_jsonl
+from lavis_lite.common.checkpoint.store import CheckpointError
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.logs.writers import read_jsonl
 from lavis_lite.runners.bad_data import TrainingError
 
 # Every step leaves a checkpoint; nothing is evaluated unless a test asks for it.

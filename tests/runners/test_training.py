@@ -13,7 +13,7 @@ import pytest
 from processes import run, train_command
 from runs import assert_identical, comparable, final_checkpoint, kill_at_step, losses
 
-from lavis_lite.common.writers import read_jsonl
+from lavis_lite.common.logs.writers import read_jsonl
 
 
 def test_a_run_leaves_everything_in_one_folder(run_file):

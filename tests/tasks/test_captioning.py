@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.tasks.base_task import BaseTask
 from lavis_lite.tasks.captioning import CaptionTask
 

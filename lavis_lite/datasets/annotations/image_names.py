@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lavis_lite.common.images import IMAGE_SUFFIXES
+from lavis_lite.common.media.images import IMAGE_SUFFIXES
 from lavis_lite.common.registry import nearest
 from lavis_lite.datasets.annotations.errors import AnnotationError, listed
 

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from lavis_lite.common.files import FileError, first_line, open_regular
-from lavis_lite.common.images import ImageError, open_image
+from lavis_lite.common.media.images import ImageError, open_image
 from lavis_lite.datasets.annotations.errors import AnnotationError, ErrorList, Records
 from lavis_lite.datasets.annotations.names import IMAGE_KEYS, normalized
 

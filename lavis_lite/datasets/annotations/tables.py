@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lavis_lite.common.images import IMAGE_SUFFIXES
+from lavis_lite.common.media.images import IMAGE_SUFFIXES
 from lavis_lite.datasets.annotations.errors import AnnotationError, ErrorList, Records
 from lavis_lite.datasets.annotations.names import CAPTION_KEYS, IMAGE_KEYS, KNOWN_KEYS, normalized
 

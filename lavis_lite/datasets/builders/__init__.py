@@ -7,9 +7,9 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from lavis_lite.common.config import dataset_defaults
+from lavis_lite.common.config.layering import dataset_defaults
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.builders import (
     caption,
     classification,

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from torch.utils.data import Dataset
 
+from lavis_lite.common.config.schema import ConfigError, parse
 from lavis_lite.common.registry import registry, suggest
-from lavis_lite.common.schema import ConfigError, parse
-from lavis_lite.common.storage import fetch, resolve
+from lavis_lite.common.storage.cache import fetch, resolve
 from lavis_lite.datasets.annotations.image_names import locate, media_of, renamed
 from lavis_lite.datasets.annotations.parquet_files import STORED_KEY
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from torch.utils.data import Dataset
 
-from lavis_lite.common.image_files import find_images
-from lavis_lite.common.random import key_seed
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.media.image_files import find_images
 from lavis_lite.common.registry import registry, suggest
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.seeding import key_seed
 from lavis_lite.datasets.annotations import (
     SPLIT_KEY,
     AnnotationError,

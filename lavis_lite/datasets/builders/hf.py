@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.utils.data import Dataset
 
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import first_line
-from lavis_lite.common.images import to_upright_rgb
+from lavis_lite.common.media.images import to_upright_rgb
 from lavis_lite.common.registry import registry, suggest
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.annotations import AnnotationError, ErrorList, text_of
 from lavis_lite.datasets.base_dataset import BaseDataset
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch.utils.data import Dataset
 
 from lavis_lite.common.registry import registry
-from lavis_lite.common.storage import resolve
+from lavis_lite.common.storage.cache import resolve
 from lavis_lite.datasets.builders.caption import CaptionBuilder
 from lavis_lite.datasets.caption import CaptionEvalDataset
 from lavis_lite.datasets.shapes.read import read_scenes

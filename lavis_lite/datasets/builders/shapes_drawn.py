@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lavis_lite.common.schema import ConfigError
-from lavis_lite.common.storage import resolve
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.storage.cache import resolve
 from lavis_lite.datasets.shapes.write_images import SPLITS
 from lavis_lite.datasets.shapes.write_once import Settings, identity_of
 from lavis_lite.datasets.shapes.write_web import WebSettings, write_web

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from lavis_lite.common.files import FileError, read_json
 from lavis_lite.common.registry import registry
-from lavis_lite.common.storage import resolve
+from lavis_lite.common.storage.cache import resolve
 from lavis_lite.datasets.annotations import AnnotationError, read_records
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 from lavis_lite.datasets.builders.shapes_drawn import DrawnBuilder, DrawnConfig

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from torch.utils.data import Dataset
 
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
-from lavis_lite.common.schema import ConfigError
-from lavis_lite.common.storage import resolve
+from lavis_lite.common.storage.cache import resolve
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 from lavis_lite.datasets.builders.shapes_drawn import WebConfig, ensure_web_shards
 from lavis_lite.datasets.web.dataset import WebDataset

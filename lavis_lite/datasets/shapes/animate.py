@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from lavis_lite.common.schema import parse
+from lavis_lite.common.config.schema import parse
 from lavis_lite.datasets.shapes import lexicon
 from lavis_lite.datasets.shapes.classes import kind_of, with_article
 from lavis_lite.datasets.shapes.questions import Question

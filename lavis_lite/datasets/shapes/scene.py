@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lavis_lite.common.schema import parse
+from lavis_lite.common.config.schema import parse
 
 Colour = tuple[int, int, int]
 

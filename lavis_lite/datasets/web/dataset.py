@@ -10,8 +10,8 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from lavis_lite.common.images import ImageError, open_image
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.media.images import ImageError, open_image
 from lavis_lite.datasets.base_dataset import Processor, collate
 from lavis_lite.datasets.web.shards import IMAGE_MEMBERS, RawSample, Shard, count_samples
 from lavis_lite.datasets.web.texts import TextError, texts_of

@@ -6,8 +6,8 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from lavis_lite.common.images import open_image
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.media.images import open_image
 from lavis_lite.datasets.web.shards import (
     IMAGE_MEMBERS,
     SHARD_ERRORS,

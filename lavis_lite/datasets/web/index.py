@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import FileError, read_json, write_json
-from lavis_lite.common.schema import ConfigError
 
 INDEX_FILE = "index.json"
 MIN_SAMPLE_BYTES = 512  # a header; gzip makes that about a thousand times smaller at best

@@ -14,9 +14,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.distributed import FILLER, leave_signals_to_parent, start_workers
-from lavis_lite.common.random import key_seed, seeded_scope
-from lavis_lite.common.schema import ConfigError
+from lavis_lite.common.seeding import key_seed, seeded_scope
 from lavis_lite.datasets.loading import ATTEMPTS, BAD_SAMPLES, READ_ERRORS, BadSample, Policy
 from lavis_lite.datasets.web.dataset import WebDataset
 from lavis_lite.datasets.web.first_look import check_usable

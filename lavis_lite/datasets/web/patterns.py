@@ -10,9 +10,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import first_line, kind_of
 from lavis_lite.common.registry import nearest
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.web.index import check_index
 from lavis_lite.datasets.web.sources import PIPE, REMOTE, is_pipe
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from lavis_lite.common.images import IMAGE_SUFFIXES, UNREADABLE_IMAGE_SUFFIXES
+from lavis_lite.common.media.images import IMAGE_SUFFIXES, UNREADABLE_IMAGE_SUFFIXES
 from lavis_lite.datasets.web.tar import FILE, FOLDER, TarMember, shown
 
 IMAGE_MEMBERS = tuple(suffix.lstrip(".") for suffix in IMAGE_SUFFIXES)

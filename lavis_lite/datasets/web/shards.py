@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import FileError, first_line
-from lavis_lite.common.schema import ConfigError
 from lavis_lite.datasets.web.index import counts_of, read_entries
 from lavis_lite.datasets.web.patterns import expand
 from lavis_lite.datasets.web.samples import (

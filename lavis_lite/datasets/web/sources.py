@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from lavis_lite.common.files import open_regular
-from lavis_lite.common.web import RemoteFile
+from lavis_lite.common.storage.http import RemoteFile
 
 REMOTE = ("http://", "https://")
 PIPE = "pipe:"

@@ -10,19 +10,14 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from lavis_lite.common.checkpoint import load_strictly, save_atomically
-from lavis_lite.common.schema import ConfigError, parse
+from lavis_lite.common.checkpoint.store import load_strictly, save_atomically
+from lavis_lite.common.config.schema import ConfigError, parse
 from lavis_lite.common.texts import TokenizedTexts, TokenizeTexts
-from lavis_lite.models.adapters.addresses import Weights
-from lavis_lite.models.adapters.salesforce import to_salesforce
-from lavis_lite.models.adapters.transformers import Kind
-from lavis_lite.models.adapters.transformers_export import write_transformers_folder
 from lavis_lite.models.base_model import BaseModel
 from lavis_lite.models.blip_models.inputs import InputError, checked_images, checked_texts
-from lavis_lite.models.med import TextLayer
-from lavis_lite.models.text_config import TextConfig, without_inert_keys
-from lavis_lite.models.tokenizer import DEFAULT_TOKENIZER, ENCODER_TOKEN, load_tokenizer
-from lavis_lite.models.vit import (
+from lavis_lite.models.layers.med import TextLayer
+from lavis_lite.models.layers.text_config import TextConfig, without_inert_keys
+from lavis_lite.models.layers.vit import (
     DEFAULT_DROP_PATH,
     NAMED_SIZES,
     BlipVisionTransformer,
@@ -30,6 +25,11 @@ from lavis_lite.models.vit import (
     is_square_grid,
     resize_position_embedding,
 )
+from lavis_lite.models.weights.adapters.addresses import Weights
+from lavis_lite.models.weights.adapters.salesforce import to_salesforce
+from lavis_lite.models.weights.adapters.transformers import Kind
+from lavis_lite.models.weights.adapters.transformers_export import write_transformers_folder
+from lavis_lite.models.weights.tokenizer import DEFAULT_TOKENIZER, ENCODER_TOKEN, load_tokenizer
 
 MAX_IMAGE_SIZE = 8192  # every patch is a position to embed; there are no images to read at such a size
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "models"

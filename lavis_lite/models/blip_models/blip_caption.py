@@ -11,16 +11,16 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from lavis_lite.common.config.schema import parse
 from lavis_lite.common.registry import registry
-from lavis_lite.common.schema import parse
 from lavis_lite.common.texts import TokenizedTexts
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.blip_outputs import BlipIntermediateOutput, BlipOutput, DecoderOutput
 from lavis_lite.models.blip_models.inputs import InputError, checked_samples, checked_texts
 from lavis_lite.models.blip_models.losses import IGNORED, lm_loss
-from lavis_lite.models.cached_decoder import CachedDecoder
 from lavis_lite.models.generation import GenerationSettings, generate
-from lavis_lite.models.med import TextDecoder
+from lavis_lite.models.layers.cached_decoder import CachedDecoder
+from lavis_lite.models.layers.med import TextDecoder
 
 logger = logging.getLogger(__name__)
 

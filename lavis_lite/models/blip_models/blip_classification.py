@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lavis_lite.common.registry import registry
-from lavis_lite.models.adapters.salesforce import encoder_from_decoder, momentum_from_online
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.classifier import classification_head
 from lavis_lite.models.blip_models.inputs import InputError, checked_labels, checked_samples
 from lavis_lite.models.blip_models.losses import ramped_alpha
-from lavis_lite.models.med import TextTransformer
-from lavis_lite.models.momentum import add_momentum_copies, update_momentum_copies
+from lavis_lite.models.layers.med import TextTransformer
+from lavis_lite.models.layers.momentum import add_momentum_copies, update_momentum_copies
+from lavis_lite.models.weights.adapters.salesforce import encoder_from_decoder, momentum_from_online
 
 
 @registry.register_model("blip_classification")

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lavis_lite.common.registry import registry
-from lavis_lite.models.adapters.salesforce import double_cross_attention, encoder_from_decoder
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.classifier import classification_head
 from lavis_lite.models.blip_models.inputs import InputError, checked_labels, checked_samples
-from lavis_lite.models.med import TextTransformer
+from lavis_lite.models.layers.med import TextTransformer
+from lavis_lite.models.weights.adapters.salesforce import double_cross_attention, encoder_from_decoder
 
 
 @registry.register_model("blip_nlvr")

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from lavis_lite.common.registry import registry
-from lavis_lite.models.attention import ImageKeyValues
 from lavis_lite.models.blip_models.blip_outputs import BlipIntermediateOutput, BlipOutput, DecoderOutput
 from lavis_lite.models.blip_models.contrastive import BlipContrastive, Pairs
 from lavis_lite.models.blip_models.losses import IGNORED, lm_loss
-from lavis_lite.models.med import Part, TextDecoder
+from lavis_lite.models.layers.attention import ImageKeyValues
+from lavis_lite.models.layers.med import Part, TextDecoder
 
 # What text encoder and decoder have in common; the paper compares these four (section 4.4).
 SHARING: dict[str, tuple[Part, ...]] = {

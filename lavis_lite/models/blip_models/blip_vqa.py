@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lavis_lite.common.registry import registry, suggest
-from lavis_lite.models.attention import ImageKeyValues
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.blip_outputs import BlipOutput
 from lavis_lite.models.blip_models.inputs import InputError, checked_samples, checked_texts
-from lavis_lite.models.cached_decoder import CachedDecoder
 from lavis_lite.models.generation import GenerationSettings, generate
-from lavis_lite.models.med import TextDecoder, TextTransformer, select_images
+from lavis_lite.models.layers.attention import ImageKeyValues
+from lavis_lite.models.layers.cached_decoder import CachedDecoder
+from lavis_lite.models.layers.med import TextDecoder, TextTransformer, select_images
 
 INFERENCE_METHODS = ("rank", "generate")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from lavis_lite.models.linear import Linear
+from lavis_lite.models.layers.linear import Linear
 
 
 def classification_head(width: int, classes: int) -> nn.Sequential:

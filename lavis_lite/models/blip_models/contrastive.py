@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from lavis_lite.common import distributed
 from lavis_lite.common.distributed import FILLER
-from lavis_lite.common.random import key_seed
-from lavis_lite.models.adapters.salesforce import QUEUES, fit_queues, momentum_from_online
-from lavis_lite.models.attention import ImageKeyValues
+from lavis_lite.common.seeding import key_seed
 from lavis_lite.models.blip_models.blip_outputs import BlipSimilarity
 from lavis_lite.models.blip_models.inputs import InputError, checked_samples
 from lavis_lite.models.blip_models.losses import (
@@ -29,12 +27,14 @@ from lavis_lite.models.blip_models.losses import (
     shared_targets,
 )
 from lavis_lite.models.blip_models.matcher import BlipMatcher
-from lavis_lite.models.med import select_images
-from lavis_lite.models.momentum import (
+from lavis_lite.models.layers.attention import ImageKeyValues
+from lavis_lite.models.layers.med import select_images
+from lavis_lite.models.layers.momentum import (
     FeatureQueues,
     add_momentum_copies,
     update_momentum_copies,
 )
+from lavis_lite.models.weights.adapters.salesforce import QUEUES, fit_queues, momentum_from_online
 
 
 @dataclass

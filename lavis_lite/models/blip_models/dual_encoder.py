@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lavis_lite.models.blip_models.blip import BlipBase
-from lavis_lite.models.linear import Linear
-from lavis_lite.models.med import TextTransformer
+from lavis_lite.models.layers.linear import Linear
+from lavis_lite.models.layers.med import TextTransformer
 
 
 class BlipDualEncoder(BlipBase):

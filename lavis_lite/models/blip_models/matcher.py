@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lavis_lite.models.attention import ImageKeyValues
 from lavis_lite.models.blip_models.dual_encoder import BlipDualEncoder
-from lavis_lite.models.linear import Linear
+from lavis_lite.models.layers.attention import ImageKeyValues
+from lavis_lite.models.layers.linear import Linear
 
 # Fewer texts than this are not worth a pass of their own; more are, if they are so much shorter.
 LEAST_CHUNK = 16

@@ -1,0 +1,1 @@
+"""Configs: strict sections, layers, and what a run saves of them."""

@@ -1,0 +1,1 @@
+"""The cache folder, and downloads into it."""

@@ -1,0 +1,1 @@
+"""The networks that BLIP is made of."""

@@ -1,0 +1,1 @@
+"""Where weights and vocabularies come from, and models built by name."""

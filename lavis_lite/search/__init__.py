@@ -1,0 +1,1 @@
+"""Image search: an index of features, and ranking in two stages."""
