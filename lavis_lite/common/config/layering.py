@@ -110,7 +110,8 @@ def load_config(
     modules = [] if saved else import_modules(named, relative_to=path.parent)
     modules += import_modules(named_by_caller)
     if saved:
-        modules = import_saved_modules(named, path.parent, trust_imports) + modules
+        used = OmegaConf.to_container(top, resolve=False)
+        modules = import_saved_modules(named, path.parent, trust_imports, used) + modules
 
     arch = _required(top, "model.arch", run_file.name, registry.list_models())
     model_class = _look_up(registry.get_model_class, arch, "model.arch", run_file.name)
