@@ -22,6 +22,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 collect_ignore = ["fixtures"]
 
 REPOSITORY = Path(__file__).parent.parent
+PROJECTS = str(REPOSITORY / "projects")
 SHAPES = str(REPOSITORY / "projects" / "shapes")  # as `imports` and --import name it
 
 TINY_SIZES: dict[str, Any] = {

@@ -17,9 +17,9 @@ from lavis_lite.models.blip_models.blip import CONFIGS
 from lavis_lite.models.weights.tokenizer import PUBLISHED_VOCABULARY
 
 REPOSITORY = Path(__file__).parent.parent
-LOOPS = sorted((REPOSITORY / "projects").rglob("bootstrap_*.yaml"))
-LOOPS += sorted((REPOSITORY / "projects").rglob("ablation_*.yaml"))
-RECIPES = sorted(set((REPOSITORY / "projects").rglob("*.yaml")) - set(LOOPS))
+LOOPS = sorted((REPOSITORY / "projects" / "blip").rglob("bootstrap_*.yaml"))
+LOOPS += sorted((REPOSITORY / "projects" / "blip").rglob("ablation_*.yaml"))
+RECIPES = sorted(set((REPOSITORY / "projects" / "blip").rglob("*.yaml")) - set(LOOPS))
 SCRIPTS = sorted(
     path for path in (REPOSITORY / "run_scripts" / "blip").rglob("*.sh") if path.name != "capfilt.sh"
 )

@@ -29,7 +29,6 @@ COMMAND = [sys.executable, "-m", "lavis_lite"]
         (["report", "{folder}"], "is not a run folder"),
         (["capfilt", "status", "{folder}"], "it is no output folder of capfilt"),
         (["capfilt", "report", "{folder}"], "it is no output folder of capfilt"),
-        (["capfilt", "judge", "{folder}", "--truth", "{folder}"], "it is no output folder of capfilt"),
         (["capfilt", "refilter", "{folder}", "-o", "{folder}/kept.json"], "it is no output folder"),
         (["bootstrap", "{nowhere}"], "no such config file"),
         (["bootstrap", "{torn}"], "is not valid yaml"),

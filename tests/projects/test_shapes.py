@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import PROJECTS
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -40,7 +41,7 @@ from shapes.write import WORLD_VERSION, ShapesError, write_shapes_caption
 
 SMALL = {"seed": 3, "train": 6, "val": 2, "test": 3, "image_size": 48}
 WRITE = (
-    "import sys; from shapes.write import write_shapes_caption as write; "
+    f"import sys; sys.path.insert(0, {PROJECTS!r}); from shapes.write import write_shapes_caption as write; "
     "write(sys.argv[1], seed=3, train=int(sys.argv[2]), val=2, test=3, image_size=48)"
 )
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from conftest import PROJECTS
 from PIL import Image
 
-from lavis_lite.common.config.layering import default_path
+from lavis_lite.common.config.layering import dataset_defaults
 from lavis_lite.common.config.schema import parse
 from lavis_lite.common.registry import registry
 from lavis_lite.datasets.web.shards import read_index
@@ -146,7 +146,8 @@ class TestShards:
 
     def test_another_process_writes_the_same_bytes(self, written: Path, tmp_path: Path) -> None:
         code = (
-            "import sys; from shapes.write_web import WebSettings, write_web; "
+            f"import sys; sys.path.insert(0, {PROJECTS!r}); "
+            "from shapes.write_web import WebSettings, write_web; "
             "write_web(sys.argv[1], WebSettings(seed=3, samples=50, samples_per_shard=20, drawn_size=32))"
         )
         subprocess.run([sys.executable, "-c", code, str(tmp_path / "data")], check=True, timeout=60)
@@ -197,7 +198,6 @@ class TestEnsuring:
         assert builder.shard_patterns() == [str(tmp_path / "c")]
 
     def test_the_default_yaml_has_the_defaults(self) -> None:
-        content = OmegaConf.to_container(OmegaConf.load(default_path("datasets", "shapes_web")))
-        values = content["datasets"]["shapes_web"]
+        values = dataset_defaults(registry.get_builder_class("shapes_web"), "shapes_web")
         values.pop("data_type")
         assert parse(WebConfig, values) == WebConfig()

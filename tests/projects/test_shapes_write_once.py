@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import PROJECTS
 
 from shapes.write import ShapesError
 from shapes.write_web import WebSettings, write_web
 
 SMALL = WebSettings(seed=3, samples=12, samples_per_shard=5, drawn_size=32)
 WRITE = (
-    "import sys; from shapes.write_web import WebSettings, write_web; "
+    f"import sys; sys.path.insert(0, {PROJECTS!r}); from shapes.write_web import WebSettings, write_web; "
     "write_web(sys.argv[1], WebSettings(3, int(sys.argv[2]), samples_per_shard=5, drawn_size=32))"
 )
 

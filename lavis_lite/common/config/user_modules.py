@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from lavis_lite.common.config.schema import ConfigError
-from lavis_lite.common.registry import registry
+from lavis_lite.common.registry import Registry, registry
 
 logger = logging.getLogger(__name__)
 
@@ -92,28 +92,26 @@ def import_saved_modules(
 
 def unregistered_names(config: Mapping[str, Any]) -> list[str]:
     """Return the names in `config` (model, data sets, processors, task, ...) that are not registered."""
-    names = []
-    for kind, name in _names_to_look_up(config):
-        if isinstance(name, str) and name not in registry.kinds[kind].names() and name not in names:
-            names.append(name)
-    return names
+    looked_up = [(kind, name) for kind, name in _names_to_look_up(config) if isinstance(name, str)]
+    return list(dict.fromkeys(name for kind, name in looked_up if name not in kind.names()))
 
 
-def _names_to_look_up(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield (kind of registry, name) for whatever a config names; the config may be malformed."""
-    yield "model", _mapping(config.get("model")).get("arch")
+def _names_to_look_up(config: Mapping[str, Any]) -> Iterator[tuple[Registry[Any], Any]]:
+    """Yield each name in a config, which may be malformed, behind the registry it is looked up in."""
+    yield registry.models, _mapping(config.get("model")).get("arch")
     datasets = _mapping(config.get("datasets"))
     for name in datasets:
-        yield "builder", name
+        yield registry.builders, name
     for section in (config.get("preprocess"), *datasets.values()):
         for processor in ("vis_processor", "text_processor"):
             for settings in _mapping(_mapping(section).get(processor)).values():
-                yield "processor", _mapping(settings).get("name")
+                yield registry.processors, _mapping(settings).get("name")
     run = _mapping(config.get("run"))
-    for key, kind in (("task", "task"), ("runner", "runner"), ("lr_sched", "lr_scheduler")):
-        yield kind, run.get(key)
+    yield registry.tasks, run.get("task")
+    yield registry.runners, run.get("runner")
+    yield registry.lr_schedulers, run.get("lr_sched")
     for name in _mapping(run.get("scorers")):
-        yield "scorer", name
+        yield registry.scorers, name
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
