@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from bootstrap import Loop, read_loop
 
-from lavis_lite.commands.bootstrap import Bootstrap, read_loop
 from lavis_lite.common.config.layering import load_config
 from lavis_lite.common.config.schema import parse
 from lavis_lite.common.registry import registry
@@ -78,7 +78,7 @@ def test_a_script_runs_recipes_that_are_there(path):
 
 @pytest.mark.parametrize("path", LOOPS, ids=ids(LOOPS))
 def test_a_loop_names_recipes_and_stages_that_are_there(path):
-    loop = parse(Bootstrap, read_loop(path), where="")
+    loop = parse(Loop, read_loop(path), where="")
     for name, stage in loop.stages.items():
         folders = dict.fromkeys(loop.stages, "output/somewhere")
         options = [f"{key}={str(value).format(**folders)}" for key, value in stage.options.items()]

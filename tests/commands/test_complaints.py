@@ -30,8 +30,6 @@ COMMAND = [sys.executable, "-m", "lavis_lite"]
         (["capfilt", "status", "{folder}"], "it is no output folder of capfilt"),
         (["capfilt", "report", "{folder}"], "it is no output folder of capfilt"),
         (["capfilt", "refilter", "{folder}", "-o", "{folder}/kept.json"], "it is no output folder"),
-        (["bootstrap", "{nowhere}"], "no such config file"),
-        (["bootstrap", "{torn}"], "is not valid yaml"),
         (["train", "--cfg-path", "{torn}"], "is not valid yaml"),
         (["download", "coco_caption", "--options", "imagse=x"], "did you mean images"),
         (
@@ -80,8 +78,6 @@ def test_a_command_that_cannot_be_done_says_why_in_one_line(command, words, mess
         ("capfilt run x -o y --ray 0", "--ray: expected a whole number of at least 1"),
         ("capfilt run x -o y --ray-gpus nan", "--ray-gpus: expected a number of at least 0, found 'nan'"),
         ("capfilt refilter x -o y --threshold inf", "--threshold: expected a number, found 'inf'"),
-        ("bootstrap x --seeds -1", "--seeds: expected a whole number of at least 0"),
-        ("bootstrap x --jobs 0", "--jobs: expected a whole number of at least 1"),
         ("captoin x", "invalid choice: 'captoin'. Did you mean caption"),
         ("models --improt x", "unrecognized arguments: --improt x"),
     ],

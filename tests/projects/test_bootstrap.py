@@ -10,11 +10,11 @@ import time
 
 import pytest
 import yaml
+from bootstrap import Children
+from conftest import REPOSITORY
 from processes import run
 
-from lavis_lite.commands.bootstrap import Children
-
-LOOP = [sys.executable, "-m", "lavis_lite", "bootstrap"]
+LOOP = [sys.executable, str(REPOSITORY / "projects" / "blip" / "capfilt" / "bootstrap.py")]
 
 
 @pytest.fixture
@@ -96,6 +96,22 @@ def test_a_loop_that_cannot_run_is_refused_before_it_starts(loop, change, messag
     assert said.returncode != 0
     assert message in said.stderr
     assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["{folder}/nowhere"], 1, "no such config file"),
+        (["{folder}/torn.yaml"], 1, "is not valid yaml"),
+        (["x", "--seeds", "-1"], 2, "--seeds: expected a whole number of at least 0"),
+        (["x", "--jobs", "0"], 2, "--jobs: expected a whole number of at least 1"),
+    ],
+)
+def test_a_command_line_that_cannot_be_done_says_why_in_one_line(words, code, message, tmp_path):
+    (tmp_path / "torn.yaml").write_text("run: [1")
+    said = run([*LOOP, *(word.format(folder=tmp_path) for word in words)])
+    assert said.returncode == code and message in said.stderr
+    assert len(said.stderr.strip().splitlines()) == 1, said.stderr
 
 
 def test_a_stop_is_handed_on_to_the_stages_and_none_starts_after_it():
