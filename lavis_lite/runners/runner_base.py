@@ -82,7 +82,7 @@ class RunnerBase(RunCounter):
         self.metrics = MetricLog()
         self.throughput = Throughput()
         self.store = CheckpointStore(folder.checkpoints, keep=config.save_total_limit)
-        self.log = RunLog(folder.path, enabled=distributed.is_main(), further=self._further_writer())
+        self.log = RunLog(folder.path, enabled=distributed.is_rank_zero(), further=self._further_writer())
         self.signals = StopSignals()
         self.bad_samples = BadSamples()
         self.saved_state: dict[str, Any] = {}
@@ -113,7 +113,9 @@ class RunnerBase(RunCounter):
         """
         self.bad_samples.check()
         self.rehearse()
-        progress = Progress(self.last_step, "train", initial=self.state.step, enabled=distributed.is_main())
+        progress = Progress(
+            self.last_step, "train", initial=self.state.step, enabled=distributed.is_rank_zero()
+        )
         with self.signals, progress:
             if self.state.evaluation_due:
                 self.finish_segment()
@@ -257,7 +259,7 @@ class RunnerBase(RunCounter):
             all_metrics[split] = metrics
             seconds = time.perf_counter() - started
             self.throughput.pause(seconds)
-            if distributed.is_main():
+            if distributed.is_rank_zero():
                 self._write_results(records, metrics, split, epoch, kind, seconds)
         return all_metrics
 
@@ -282,7 +284,7 @@ class RunnerBase(RunCounter):
             ),
         }
         with self.shared.whole_model() as model:
-            if distributed.is_main():
+            if distributed.is_rank_zero():
                 self.store.save({**self._weights(model), **content}, self.state.step)
         self.saved_state = self.state.state_dict()
         distributed.barrier()
@@ -290,7 +292,7 @@ class RunnerBase(RunCounter):
     def save_best(self, scores: Mapping[str, Any]) -> None:
         """Write the weights to use."""
         with self.weights_to_use() as model:
-            if distributed.is_main():
+            if distributed.is_rank_zero():
                 step = self.state.step
                 self.store.save_best({**self._weights(model), "step": step, "scores": plain_numbers(scores)})
         distributed.barrier()
@@ -349,7 +351,7 @@ class RunnerBase(RunCounter):
 
     def _warn_of_large_batch(self, samples: int) -> None:
         batch = self.config.batch_size_train * distributed.world_size()
-        if batch > samples and distributed.is_main():
+        if batch > samples and distributed.is_rank_zero():
             logger.warning(
                 "run.batch_size_train: a batch of all processes holds %d samples, but there are only %d: "
                 "every step takes all of them.",

@@ -45,7 +45,7 @@ def test_weights(runner: RunnerBase, made_with: Mapping[str, Any]) -> None:
         made_with: from `describe_evaluation`.
     """
     metrics = runner.evaluate(runner.config.test_splits, kind="test")
-    if distributed.is_main():
+    if distributed.is_rank_zero():
         write_results(runner.folder.evaluate_file, metrics, made_with)
 
 
