@@ -35,7 +35,7 @@ from lavis_lite.runners.bad_data import BadSamples, TrainingError
 from lavis_lite.runners.counting import RunCounter
 from lavis_lite.runners.evaluation import evaluate_split, joined, plain_numbers
 from lavis_lite.runners.optimization import Optimization, StepResult
-from lavis_lite.runners.parallel import Alone, share_model
+from lavis_lite.runners.parallel import SingleProcess, make_strategy
 from lavis_lite.runners.precision import Precision
 from lavis_lite.runners.rehearsal import Rehearsal, check_output, checkpoint_bytes
 from lavis_lite.runners.resuming import ResumePoint, resume
@@ -86,7 +86,7 @@ class RunnerBase(RunCounter):
         self.signals = StopSignals()
         self.bad_samples = BadSamples()
         self.saved_state: dict[str, Any] = {}
-        self.shared = Alone(self.model.to(device))
+        self.strategy = SingleProcess(self.model.to(device))
 
     # ---- training ----
 
@@ -119,7 +119,7 @@ class RunnerBase(RunCounter):
         with self.signals, progress:
             if self.state.evaluation_due:
                 self.finish_segment()
-            self.shared.module.train()
+            self.strategy.module.train()
             for window in self.throughput.waiting_for(self.windows()):
                 result = self.train_window(window)
                 progress.advance(loss=result.loss, lr=result.lr)
@@ -134,7 +134,7 @@ class RunnerBase(RunCounter):
                     self.save()
                 if segment_ends:
                     self.finish_segment()
-                    self.shared.module.train()
+                    self.strategy.module.train()
                 if self.state.stopped_early:
                     logger.info(
                         "No gain in %d validations; stopping early.", self.state.validations_without_gain
@@ -205,11 +205,11 @@ class RunnerBase(RunCounter):
             self.bad_samples.share(unseen)
         self.state.step += 1
         if result.done:
-            self.shared.trained.after_step()
+            self.strategy.trained.after_step()
             if self.average is not None:
                 self.average.update(self.state.step)
         else:
-            self.shared.trained.after_skipped_step()
+            self.strategy.trained.after_skipped_step()
             self.state.bad_steps += 1
         self.state.batch += len(window)
         if self.state.batch >= self.batches_of_this_epoch:
@@ -266,7 +266,7 @@ class RunnerBase(RunCounter):
     @contextmanager
     def weights_to_use(self) -> Iterator[nn.Module]:
         """Give the whole model as it would be used: with the average of its weights, if one is kept."""
-        with self.average.applied() if self.average else nullcontext(), self.shared.whole_model() as model:
+        with self.average.applied() if self.average else nullcontext(), self.strategy.whole_model() as model:
             yield model
 
     # ---- saving ----
@@ -283,7 +283,7 @@ class RunnerBase(RunCounter):
                 {"rng": rng_state(), "bad_samples": sorted(self.bad_samples.numbers)}
             ),
         }
-        with self.shared.whole_model() as model:
+        with self.strategy.whole_model() as model:
             if distributed.is_rank_zero():
                 self.store.save({**self._weights(model), **content}, self.state.step)
         self.saved_state = self.state.state_dict()
@@ -332,11 +332,11 @@ class RunnerBase(RunCounter):
         if self.batches_per_epoch == 0:
             raise ConfigError("run.train_splits: there is not one sample to train on.")
         self.model.freeze_parts(config.freeze, config.unfreeze_last_vision_layers)
-        self.shared = share_model(config.parallel, self.model, self.device)
+        self.strategy = make_strategy(config.parallel, self.model, self.device)
         if config.compile:
-            self.shared.trained.compile_parts()
+            self.strategy.trained.compile_parts()
         if config.ema_decay is not None:
-            self.average = WeightAverage(self.shared.trained, config.ema_decay)
+            self.average = WeightAverage(self.strategy.trained, config.ema_decay)
         plan = SchedulePlan(
             init_lr=config.init_lr,
             min_lr=config.min_lr,
@@ -346,7 +346,7 @@ class RunnerBase(RunCounter):
             steps_per_epoch=self.steps_per_epoch,
             total_steps=self.total_steps,
         )
-        self.optimization = Optimization(config, self.shared, plan, self.precision)
+        self.optimization = Optimization(config, self.strategy, plan, self.precision)
         seed_everything(config.seed, distributed.rank())
 
     def _warn_of_large_batch(self, samples: int) -> None:

@@ -91,6 +91,6 @@ def _load_best(runner: RunnerBase) -> int:
             best["step"],
         )
     runner.model.load_weights(best["model"], source=str(best_file))
-    runner.shared.load_whole()
+    runner.strategy.load_whole()
     runner.average = None  # the best weights are averages already
     return int(best["step"])
