@@ -101,7 +101,7 @@ def resume(runner: RunnerBase, point: ResumePoint) -> None:
     find_place(state, _layout_of(content, runner.loader.layout), runner.loader, point)
     runner.model.load_weights(content["model"], source=str(point.path))
     runner.strategy.load_whole()
-    runner.optimization.load_state_dict(content)
+    runner.train_step.load_state_dict(content)
     if runner.average is not None:
         _restore_average(runner, content.get("average"), point.path)
     runner.metrics.load_state_dict(content["metrics"])

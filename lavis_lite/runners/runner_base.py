@@ -34,13 +34,13 @@ from lavis_lite.runners.averaging import WeightAverage
 from lavis_lite.runners.bad_data import BadSamples, TrainingError
 from lavis_lite.runners.counting import RunCounter
 from lavis_lite.runners.evaluation import evaluate_split, joined, plain_numbers
-from lavis_lite.runners.optimization import Optimization, StepResult
 from lavis_lite.runners.parallel import SingleProcess, make_strategy
 from lavis_lite.runners.precision import Precision
 from lavis_lite.runners.rehearsal import Rehearsal, check_output, checkpoint_bytes
 from lavis_lite.runners.resuming import ResumePoint, resume
 from lavis_lite.runners.state import TrainState
 from lavis_lite.runners.throughput import Throughput
+from lavis_lite.runners.train_step import StepResult, TrainStep
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ class RunnerBase(RunCounter):
             self.to_device({**samples, **place, "iters": self.state.batch + i})
             for i, samples in enumerate(window)
         ]
-        result = self.optimization.step(
+        result = self.train_step.step(
             self.task,
             batches,
             self.position,
@@ -204,7 +204,7 @@ class RunnerBase(RunCounter):
         if result.bad_samples:
             self.bad_samples.share(unseen)
         self.state.step += 1
-        if result.done:
+        if result.updated:
             self.strategy.trained.after_step()
             if self.average is not None:
                 self.average.update(self.state.step)
@@ -214,7 +214,7 @@ class RunnerBase(RunCounter):
         self.state.batch += len(window)
         if self.state.batch >= self.batches_of_this_epoch:
             self.state.epoch, self.state.batch, self.state.skipped = self.state.epoch + 1, 0, 0
-        if not result.done:
+        if not result.updated:
             self._refuse_bad_steps(result, window)
         return result
 
@@ -245,7 +245,7 @@ class RunnerBase(RunCounter):
         epoch = self.segment if kind == "valid" else None
         for split in splits:
             started = time.perf_counter()
-            with self.weights_to_use() as model:
+            with self.eval_weights() as model:
                 records, metrics = evaluate_split(
                     self.task,
                     model,
@@ -264,7 +264,7 @@ class RunnerBase(RunCounter):
         return all_metrics
 
     @contextmanager
-    def weights_to_use(self) -> Iterator[nn.Module]:
+    def eval_weights(self) -> Iterator[nn.Module]:
         """Give the whole model as it would be used: with the average of its weights, if one is kept."""
         with self.average.applied() if self.average else nullcontext(), self.strategy.whole_model() as model:
             yield model
@@ -274,7 +274,7 @@ class RunnerBase(RunCounter):
     def save(self) -> None:
         """Write everything that an exact continuation needs."""
         content = {
-            **self.optimization.state_dict(),
+            **self.train_step.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "state": self.state.state_dict(),
             "data": self.loader.layout,
@@ -291,7 +291,7 @@ class RunnerBase(RunCounter):
 
     def save_best(self, scores: Mapping[str, Any]) -> None:
         """Write the weights to use."""
-        with self.weights_to_use() as model:
+        with self.eval_weights() as model:
             if distributed.is_rank_zero():
                 step = self.state.step
                 self.store.save_best({**self._weights(model), "step": step, "scores": plain_numbers(scores)})
@@ -346,7 +346,7 @@ class RunnerBase(RunCounter):
             steps_per_epoch=self.steps_per_epoch,
             total_steps=self.total_steps,
         )
-        self.optimization = Optimization(config, self.strategy, plan, self.precision)
+        self.train_step = TrainStep(config, self.strategy, plan, self.precision)
         seed_everything(config.seed, distributed.rank())
 
     def _warn_of_large_batch(self, samples: int) -> None:
@@ -391,7 +391,7 @@ class RunnerBase(RunCounter):
         values = self.metrics.compute(distributed.sum_over_ranks)
         self.metrics.reset()
         values.update(lr=result.lr, gradient_norm=result.gradient_norm)
-        values.update(self.optimization.group_rates())
+        values.update(self.train_step.group_rates())
         values.update(self.throughput.values(self.device))
         self.log.write("train", self.state.step, values, epoch=self.state.epoch)
 

@@ -66,7 +66,7 @@ def standing_results(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def _describe(runner: RunnerBase, step: int, weights: str | None = None) -> dict[str, Any]:
-    with runner.weights_to_use() as model:
+    with runner.eval_weights() as model:
         return describe_evaluation(
             runner.config, runner.sections, model, runner.datasets, runner.precision, step, weights
         )

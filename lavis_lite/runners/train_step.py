@@ -25,12 +25,12 @@ class StepResult:
     """What came of a step.
 
     Attributes:
-        done: False where it was left out.
+        updated: False where it was left out.
         stop_requested: any rank was asked to stop.
         bad_samples: unreadable samples that the ranks met in this step, those met before left out.
     """
 
-    done: bool
+    updated: bool
     loss: float
     gradient_norm: float
     lr: float
@@ -38,7 +38,7 @@ class StepResult:
     bad_samples: int
 
 
-class Optimization:
+class TrainStep:
     """The optimizer of a run, with its schedule and precision.
 
     Losses are minimised as the mean over all terms of the window and of all ranks: each batch's
@@ -99,12 +99,12 @@ class Optimization:
         gradient_norm = self._finish_gradients(sums[1])
         loss_sum, weight_sum, stops, bad, norm = [*sums.tolist(), float(gradient_norm)]
         loss = loss_sum / max(weight_sum, 1.0)
-        done = self._update(finite=math.isfinite(loss) and math.isfinite(norm))
-        if done:
+        updated = self._update(finite=math.isfinite(loss) and math.isfinite(norm))
+        if updated:
             for report, weight in reports:
                 metrics.update(report, weight)
         self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(done, loss, norm, lr, stop_requested=stops > 0, bad_samples=int(bad))
+        return StepResult(updated, loss, norm, lr, stop_requested=stops > 0, bad_samples=int(bad))
 
     def _set_lr(self, step: int) -> float:
         lr = self.schedule(step, self.plan)
