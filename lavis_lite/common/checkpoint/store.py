@@ -69,7 +69,7 @@ class CheckpointStore:
             CheckpointError: a checkpoint that is not damaged cannot be read (too little memory, say), or
                 another rank cannot read the one that rank 0 has read.
         """
-        if not distributed.is_main():
+        if not distributed.is_rank_zero():
             path = distributed.broadcast_object(None)
             return None if path is None else (path, load_file(path))
         newest = None
