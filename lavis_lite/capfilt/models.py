@@ -83,7 +83,7 @@ class Models:
 
     def identity(self) -> dict[str, str]:
         """Return a short name of each model's weights."""
-        names = {f"scorer {registry.kinds['scorer'].name_of(type(s))}": s.identity() for s in self.scorers}
+        names = {f"scorer {registry.scorers.name_of(type(s))}": s.identity() for s in self.scorers}
         return {
             "captioner": weights_digest(self.captioner) if self.captioner is not None else "none",
             **names,

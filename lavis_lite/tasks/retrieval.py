@@ -65,7 +65,7 @@ class RetrievalTask(BaseTask):
                 f"{type(dataset).__name__}."
             )
         image_to_text, text_to_image = model.compute_sim_matrix(batches, self.config)
-        if not distributed.is_main():
+        if not distributed.is_rank_zero():
             return []
         return self._of_images(image_to_text, dataset) + self._of_texts(text_to_image, dataset)
 
