@@ -46,7 +46,7 @@ def describe_evaluation(
     }
     if weights is None:
         weights = distributed.broadcast_object(
-            weights_digest(model.state_dict()) if distributed.is_main() else None
+            weights_digest(model.state_dict()) if distributed.is_rank_zero() else None
         )
     return {
         "step": step,
