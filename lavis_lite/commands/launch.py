@@ -164,14 +164,14 @@ def _build(
 
 def _save_config(sections: Mapping[str, Any], model: BaseModel, folder: RunFolder) -> None:
     """Write config.yaml, and the files that the weights need beside them."""
-    if distributed.is_main():
+    if distributed.is_rank_zero():
         write_saved_config(sections, folder.config_file)
         model.save_pretrained_files(folder.path)
 
 
 def _finish(runner: RunnerBase) -> None:
     runner.log.close()
-    if distributed.is_main() and runner.config.report:
+    if distributed.is_rank_zero() and runner.config.report:
         from lavis_lite.report.run_report import write_run_report
 
         logger.info("Report: %s", write_run_report(runner.folder.path))
@@ -183,7 +183,7 @@ def build_datasets(config: ResolvedConfig, splits: Sequence[str]) -> dict[str, l
     Raises:
         ConfigError: a split that no data set has.
     """
-    if not distributed.is_main():
+    if not distributed.is_rank_zero():
         distributed.barrier()
     datasets: dict[str, list[Dataset[Any]]] = {split: [] for split in splits}
     known: set[str] = set()
@@ -197,7 +197,7 @@ def build_datasets(config: ResolvedConfig, splits: Sequence[str]) -> dict[str, l
                 if split in config.run.train_splits:
                     _refuse_missing(dataset, config.run.max_bad_fraction)
                 datasets[split].append(dataset)
-    if distributed.is_main():
+    if distributed.is_rank_zero():
         distributed.barrier()
     for split, parts in datasets.items():
         if not parts:

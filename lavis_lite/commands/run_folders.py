@@ -100,7 +100,7 @@ def locked_evaluation_folder(
 def _locked_by_rank_zero(lock_folder: Callable[[], OwnerLock]) -> Iterator[RunFolder]:
     """Lock on rank 0; yield the locked folder, or raise rank 0's error, on every rank."""
     lock, path, error = None, None, None
-    if distributed.is_main():
+    if distributed.is_rank_zero():
         try:
             lock = lock_folder()
             path = lock.path.parent
