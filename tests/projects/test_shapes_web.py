@@ -18,7 +18,7 @@ from PIL import Image
 from lavis_lite.common.config.layering import dataset_defaults
 from lavis_lite.common.config.schema import parse
 from lavis_lite.common.registry import registry
-from lavis_lite.datasets.web.shards import read_index
+from lavis_lite.datasets.web.index import read_index
 from shapes.drawn import WebConfig, ensure_web_shards
 from shapes.scene import Scene, numbered_scene
 from shapes.truth import Mention, main_object_is_right, mentions
@@ -190,7 +190,7 @@ class TestEnsuring:
         assert ensure_web_shards(config) == tmp_path / "crawl"
 
     def test_the_index_is_the_one_that_shards_are_read_by(self, written: Path) -> None:
-        assert list(read_index(written).values()) == [20, 20, 10]
+        assert [entry.samples for entry in read_index(written).values()] == [20, 20, 10]
 
     def test_the_builder_reads_what_is_drawn(self, tmp_path: Path) -> None:
         settings = {"samples": 6, "samples_per_shard": 3, "drawn_size": 32, "folder": str(tmp_path / "c")}
