@@ -1,9 +1,13 @@
-"""`nn.Linear` that uses a CPU fully, where torch's own does not.
+"""Faster matrix products and attention on a CPU; the results differ from torch's by rounding only.
 
-Two things slow torch's matrix products on a CPU. Of few rows, as decoding has them, a product takes
-as long as its weights take to come from memory, and in the layout that oneDNN packs them into they
-come two to four times as fast. And the library behind float32 products (MKL) keeps its fast kernels to
-Intel's processors; on AMD's, oneDNN takes half the time. Everywhere else this is `nn.Linear`.
+`BaseModel` switches these layers on when its weights go to a CPU, and off when they leave it. Three
+things are slow there (docs/benchmarks.md has the numbers):
+
+- A product of few rows, as in decoding, takes as long as reading its weights from memory. In the layout
+  that oneDNN packs them into, they are read two to four times as fast.
+- MKL, behind torch's float32 products, has fast kernels for Intel's processors only. On AMD's, oneDNN
+  takes half the time, in training too.
+- In bfloat16, fused attention takes twice as long as two plain products whose scores fit the cache.
 """
 
 from __future__ import annotations
@@ -15,37 +19,67 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 FEW_ROWS = 64
-LEAST_WORK = 1 << 21  # multiplications below which choosing costs more than it gains
+MIN_MULTIPLICATIONS = 1 << 21  # below this, choosing a kernel takes longer than it saves
 
 
-class Linear(nn.Linear):
-    """`nn.Linear` with its weights, names and results, up to rounding."""
+class CpuLinear(nn.Linear):
+    """`nn.Linear` by oneDNN where that is faster."""
 
     def forward(self, input: Tensor) -> Tensor:
         if input.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return super().forward(input)
-        is_cast = torch.is_autocast_enabled("cpu")
-        dtype = torch.get_autocast_dtype("cpu") if is_cast else input.dtype
+        dtype = _product_dtype(input)
         rows = input.numel() // self.in_features
         if torch.is_inference_mode_enabled() and 0 < rows <= FEW_ROWS:
-            packed = _packed(self, dtype)
+            packed = _packed_weights(self, dtype)
             if packed is not None:
                 return _product(input.to(dtype), *packed)
-        work = rows * self.weight.numel()
-        plain = dtype == self.weight.dtype == torch.float32
-        if plain and not is_cast and work >= LEAST_WORK and _is_faster_with_onednn():
+        is_large = rows * self.weight.numel() >= MIN_MULTIPLICATIONS
+        is_float32 = dtype == input.dtype == self.weight.dtype == torch.float32
+        if is_float32 and is_large and _is_onednn_faster():
             return _Product.apply(input, self.weight, self.bias)
         return super().forward(input)
 
 
-def use_fast_linear(module: nn.Module) -> None:
-    """Make every plain `nn.Linear` in `module`, which another library built, a `Linear`."""
-    for part in module.modules():
-        if type(part) is nn.Linear:
-            part.__class__ = Linear
+class CpuVisionAttention(Attention):
+    """timm's attention; in bfloat16, without gradients, image by image."""
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        is_bfloat16 = _product_dtype(x) == torch.bfloat16
+        is_inference = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        is_masked = attn_mask is not None or is_causal
+        has_extras = self.gate is not None or any(
+            not isinstance(norm, nn.Identity) for norm in (self.q_norm, self.k_norm, self.norm)
+        )
+        if x.device.type != "cpu" or not (is_bfloat16 and is_inference) or is_masked or has_extras:
+            return super().forward(x, attn_mask, is_causal)
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (images, tokens, 3, heads, head_dim)
+        context = torch.stack([self._context(image) for image in qkv.permute(0, 2, 3, 1, 4)])
+        return self.proj(context.transpose(1, 2).flatten(2))
+
+    def _context(self, qkv: Tensor) -> Tensor:
+        """Return (heads, tokens, head_dim) of one image's queries, keys and values."""
+        query, key, value = qkv
+        return ((query * self.scale) @ key.mT).softmax(-1) @ value
+
+
+CPU_LAYERS: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: CpuLinear, Attention: CpuVisionAttention}
+
+
+def choose_layers(model: nn.Module, device: torch.device) -> None:
+    """Give the layers of `model` the class that is fastest on `device`; weights and their names stay."""
+    classes = CPU_LAYERS if device.type == "cpu" else {fast: plain for plain, fast in CPU_LAYERS.items()}
+    for layer in model.modules():
+        layer.__class__ = classes.get(type(layer), type(layer))
+
+
+def _product_dtype(input: Tensor) -> torch.dtype:
+    """Return the type in which a layer multiplies `input`."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
 
 
 class _Product(torch.autograd.Function):
@@ -61,11 +95,11 @@ class _Product(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         input, weight = ctx.saved_tensors
         rows = gradient.reshape(-1, weight.shape[0])
-        of_input, of_weight, of_bias = ctx.needs_input_grad
+        needs_input, needs_weight, needs_bias = ctx.needs_input_grad
         return (
-            _product(rows, weight.t(), None).view(input.shape) if of_input else None,
-            _product(rows.t(), input.reshape(rows.shape[0], -1).t(), None) if of_weight else None,
-            rows.sum(0) if of_bias else None,
+            _product(rows, weight.t(), None).view(input.shape) if needs_input else None,
+            _product(rows.t(), input.reshape(rows.shape[0], -1).t(), None) if needs_weight else None,
+            rows.sum(0) if needs_bias else None,
         )
 
 
@@ -73,26 +107,27 @@ def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
 
 
-_kept: WeakKeyDictionary[nn.Linear, tuple[tuple, tuple[Tensor, Tensor | None]]] = WeakKeyDictionary()
+PackedWeights = tuple[Tensor, Tensor | None]
+_packed: WeakKeyDictionary[nn.Linear, tuple[tuple[object, ...], PackedWeights]] = WeakKeyDictionary()
 
 
-def _packed(linear: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor | None] | None:
-    """Return packed weights, and the bias; made anew whenever the weights have changed.
+def _packed_weights(linear: nn.Linear, dtype: torch.dtype) -> PackedWeights | None:
+    """Return packed weights and the bias, packed again whenever the weights have changed.
 
-    Only in inference mode, in which weights stay as they are for many products. Nothing here depends
-    on what was computed before: the same input must give the same bits after a restart, too.
+    Only in inference mode, where weights stay the same for many products. Nothing here depends on
+    earlier calls: the same input must give the same bits after a restart.
     """
     weight, bias = linear.weight, linear.bias
     if not _can_pack(dtype) or weight.is_inference():
         return None
-    key = (dtype, *((t.data_ptr(), t._version) for t in (weight, bias) if t is not None))
-    kept_key, packed = _kept.get(linear, (None, None))
-    if kept_key != key:
+    version = (dtype, *((t.data_ptr(), t._version) for t in (weight, bias) if t is not None))
+    packed_version, packed = _packed.get(linear, (None, None))
+    if packed_version != version:
         packed = (
             torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype), FEW_ROWS // 4),
             None if bias is None else bias.detach().to(dtype),
         )
-        _kept[linear] = (key, packed)
+        _packed[linear] = (version, packed)
     return packed
 
 
@@ -106,13 +141,13 @@ def _can_pack(dtype: torch.dtype) -> bool:
 
 
 @cache
-def _is_faster_with_onednn() -> bool:
+def _is_onednn_faster() -> bool:
     return _has_onednn() and _is_amd()
 
 
 @cache
 def _has_onednn() -> bool:
-    """Whether torch has the operators, which are not among its documented ones, and they still agree."""
+    """Return True if torch has these operators, which it does not document, and they still agree with it."""
     operators = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
     if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
         return False
@@ -122,10 +157,10 @@ def _has_onednn() -> bool:
     try:
         with torch.no_grad():
             packed = torch.ops.mkldnn._reorder_linear_weight(weight, 2)
-            ways = (_product(rows, weight, bias[0]), _product(rows, packed, bias[0]))
+            products = (_product(rows, weight, bias[0]), _product(rows, packed, bias[0]))
     except (RuntimeError, TypeError):
         return False
-    return all(torch.allclose(way, F.linear(rows, weight, bias[0]), rtol=1e-5) for way in ways)
+    return all(torch.allclose(product, F.linear(rows, weight, bias[0]), rtol=1e-5) for product in products)
 
 
 def _is_amd() -> bool:
