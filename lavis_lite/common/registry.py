@@ -116,7 +116,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "model": ("lavis_lite.models", "list_models"),
     "builder": ("lavis_lite.datasets.builders", "list_datasets"),
     "processor": ("lavis_lite.processors", "list_processors"),
-    "task": ("lavis_lite.tasks lavis_lite.capfilt.task", "list_tasks"),
+    "task": ("lavis_lite.tasks lavis_lite.capfilt.capfilt_task", "list_tasks"),
     "scorer": ("lavis_lite.capfilt.scorers", "list_scorers"),
     "runner": ("lavis_lite.runners", "list_runners"),
     "lr_scheduler": ("lavis_lite.common.optim", "list_lr_schedulers"),
