@@ -66,14 +66,14 @@ class CapFiltTask(BaseTask):
         with exit_on_signals(STOPPED_NOTE, at_once=True):
             job = self._job(model, batches.dataset)
             rank, world_size = distributed.rank(), distributed.world_size()
-            output, failed = run_job(job, rank, world_size, show=distributed.is_main())
+            output, failed = run_job(job, rank, world_size, show=distributed.is_rank_zero())
             failed = sorted({name for names in distributed.gather_objects(failed) for name in names})
             if failed:
                 raise ConfigError(
                     f"{job.output}: {len(failed)} of {len(job.input.units)} units could not be done "
                     f"({', '.join(failed[:5])}); {job.output / 'failed'} says why."
                 )
-            if distributed.is_main():
+            if distributed.is_rank_zero():
                 output.finish([unit.name for unit in job.input.units])
         self._output = output
         return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from lavis_lite.capfilt.scorers import autocast
 from lavis_lite.capfilt.settings import CapFiltSettings
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import suggest
+from lavis_lite.common.settings import GenerationSettings
 from lavis_lite.models.weights.digest import weights_digest
 
 
@@ -47,12 +49,15 @@ class Captioner:
         if not hasattr(self._model, "generate"):
             raise ConfigError(f"{type(self._model).__name__} cannot write captions; name a captioner.")
         parameters = inspect.signature(self._model.generate).parameters
-        known = [name for name in parameters if name not in ("samples", "num_captions", "seed")]
-        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        names = [name for name in parameters if name not in ("samples", "num_captions", "seed", "settings")]
+        if isinstance(getattr(self._model, "generation_settings", None), GenerationSettings):
+            names += [field.name for field in fields(GenerationSettings)]
+        elif any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            names += self._settings.generation_settings  # a model that checks its settings itself
         for name in self._settings.generation_settings:
-            if name not in known and not takes_any:
+            if name not in names:
                 raise ConfigError(
-                    f"generation.{name} is not a setting of the captioner.{suggest(name, known)}"
+                    f"generation.{name} is not a setting of the captioner.{suggest(name, names)}"
                 )
         if self._settings.captions_per_image:
             # a trial on a black image, so that invalid values are reported before the first shard

@@ -427,5 +427,6 @@ def test_a_stream_is_called_as_the_caller_says():
 
 
 def test_what_is_not_an_image_is_refused_with_the_remedy():
-    with pytest.raises(TypeError, match=r"found str; open files with lavis_lite\.common\.images\.open_image"):
+    message = r"found str; open files with lavis_lite\.common\.media\.images\.open_image"
+    with pytest.raises(TypeError, match=message):
         to_upright_rgb("picture.jpg")

@@ -77,7 +77,7 @@ class Stranger:
 def stranger(tmp_path: Path) -> Iterator[Stranger]:
     before = set(sys.modules)
     yield Stranger(tmp_path)
-    registry.kinds["model"].unregister("trust_test_model")
+    registry.models.unregister("trust_test_model")
     for name in [name for name in sys.modules if name not in before and "parts" in name]:
         del sys.modules[name]
 

@@ -139,7 +139,7 @@ def model_defaults(model_class: type, model_type: str | None) -> dict[str, Any]:
     if model_type is None and not types:
         return {"model": {}, "preprocess": {}}
     if model_type not in types:
-        name = registry.kinds["model"].name_of(model_class)
+        name = registry.models.name_of(model_class)
         raise UnknownNameError(
             f"The model {name!r} has no type {model_type!r}.{suggest(str(model_type), types)}"
         )

@@ -93,7 +93,7 @@ class BaseDatasetBuilder:
     @property
     def name(self) -> str:
         """The registered name."""
-        return registry.kinds["builder"].name_of(type(self))
+        return registry.builders.name_of(type(self))
 
     def splits(self) -> list[str]:
         """Return the names of the splits that can be built."""
