@@ -43,14 +43,14 @@ class Captioner:
         self._settings = settings
         self._device = device
         if model is not None:
-            self._check_generation()
+            self._check_generation(model)
 
-    def _check_generation(self) -> None:
-        if not hasattr(self._model, "generate"):
-            raise ConfigError(f"{type(self._model).__name__} cannot write captions; name a captioner.")
-        parameters = inspect.signature(self._model.generate).parameters
+    def _check_generation(self, model: Any) -> None:
+        if not hasattr(model, "generate"):
+            raise ConfigError(f"{type(model).__name__} cannot write captions; name a captioner.")
+        parameters = inspect.signature(model.generate).parameters
         names = [name for name in parameters if name not in ("samples", "num_captions", "seed", "settings")]
-        if isinstance(getattr(self._model, "generation_settings", None), GenerationSettings):
+        if isinstance(getattr(model, "generation_settings", None), GenerationSettings):
             names += [field.name for field in fields(GenerationSettings)]
         elif any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             names += self._settings.generation_settings  # a model that checks its settings itself

@@ -189,7 +189,7 @@ class BlipScorer(BaseScorer):
         hidden, embeddings = self.model.read_visual({"image": request.images.to(self.device)})
         text_embeddings = self.model.embed_texts(request.flat) if request.flat else embeddings[:0]
         logits = self.model.match_candidates(hidden, request.texts)
-        scores = []
+        scores: Scores = []
         for matches, texts, image in zip(
             logits, text_embeddings.split(request.counts), embeddings, strict=True
         ):
@@ -332,10 +332,10 @@ def load_model(name: str, model_type: str, checkpoint: str | None, device: torch
     """Return a model for inference and its image processor; a run folder names its own model."""
     from lavis_lite.common.run_folder import RunFolder
 
-    if checkpoint and (run := RunFolder.at(checkpoint)) is not None:
-        name, model_type = run.arch()
+    run = RunFolder.at(checkpoint) if checkpoint else None
+    arch = run.arch() if run is not None else (name, model_type)
     model, image_processors, _ = load_model_and_preprocess(
-        name, model_type, is_eval=True, device=device, checkpoint=checkpoint
+        *arch, is_eval=True, device=device, checkpoint=checkpoint
     )
     return model, image_processors["eval"]
 
