@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from lavis_lite.capfilt.scorers import Asked, BaseScorer
 from lavis_lite.capfilt.settings import CapFiltSettings
 from lavis_lite.common.config.schema import ConfigError, parse
 from lavis_lite.common.registry import registry, suggest
+from lavis_lite.common.settings import GenerationSettings
 from lavis_lite.models.weights.digest import weights_digest
 
 Eyes = Callable[[Image.Image], Tensor]
@@ -111,9 +112,11 @@ def _check_generation(captioner: Any, given: Mapping[str, Any]) -> None:
     if not hasattr(captioner, "generate"):
         raise ConfigError(f"{type(captioner).__name__} cannot write captions; name a captioner.")
     parameters = inspect.signature(captioner.generate).parameters
+    known = [name for name in parameters if name not in ("samples", "num_captions", "seed", "settings")]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    known = [name for name in parameters if name not in ("samples", "num_captions", "seed")]
+        if not isinstance(getattr(captioner, "generation_settings", None), GenerationSettings):
+            return  # a model of another library, which checks its settings itself
+        known += [field.name for field in fields(GenerationSettings)]
     for name in given:
         if name not in known:
             raise ConfigError(f"generation.{name} is nothing that the captioner knows.{suggest(name, known)}")

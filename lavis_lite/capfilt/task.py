@@ -71,7 +71,7 @@ class CapFiltTask(BaseTask):
         models = build_models(model, dataset.vis_processor, settings, model.device)
         given = from_dataset(dataset, settings.shard_size)
         folder = Path(self.config.output_dir) / "cleaned"
-        with Progress(len(given.units), "capfilt", enabled=distributed.is_main()) as progress:
+        with Progress(len(given.units), "capfilt", enabled=distributed.is_rank_zero()) as progress:
             output, failed = run_capfilt(
                 given,
                 models,
@@ -82,7 +82,7 @@ class CapFiltTask(BaseTask):
                 distributed.world_size(),
             )
         everywhere = sorted({name for names in distributed.gather_objects(failed) for name in names})
-        if distributed.is_main() and not everywhere:
+        if distributed.is_rank_zero() and not everywhere:
             output.finish()
         if everywhere:
             raise ConfigError(

@@ -176,13 +176,13 @@ def _runner(
 
 def _save_config(config: ResolvedConfig, model: Any, folder: RunFolder) -> None:
     """Write the settings that are now used, and what the weights need beside them."""
-    if distributed.is_main():
+    if distributed.is_rank_zero():
         config.save(folder.config_file)
         model.save_pretrained_files(folder.path)
 
 
 def _write_report(run: RunConfig, folder: RunFolder) -> None:
-    if distributed.is_main() and run.report:
+    if distributed.is_rank_zero() and run.report:
         from lavis_lite.report.run_report import write_run_report
 
         logger.info("Report: %s", write_run_report(folder.path))
@@ -194,7 +194,7 @@ def build_datasets(config: ResolvedConfig, splits: Sequence[str]) -> dict[str, l
     Raises:
         ConfigError: a split that no data set has.
     """
-    if not distributed.is_main():
+    if not distributed.is_rank_zero():
         distributed.barrier()
     datasets: dict[str, list[Dataset]] = {split: [] for split in splits}
     known: set[str] = set()
@@ -208,7 +208,7 @@ def build_datasets(config: ResolvedConfig, splits: Sequence[str]) -> dict[str, l
                 if split in config.run.train_splits:
                     _refuse_missing(dataset, config.run.max_bad_fraction)
                 datasets[split].append(dataset)
-    if distributed.is_main():
+    if distributed.is_rank_zero():
         distributed.barrier()
     for split, found in datasets.items():
         if not found:

@@ -126,7 +126,7 @@ def _on_rank_zero(action: Callable[[], OwnerLock]) -> OwnerLock | None:
         ConfigError: what went wrong on rank 0, on every rank.
     """
     lock, problem = None, None
-    if distributed.is_main():
+    if distributed.is_rank_zero():
         try:
             lock = action()
         except (LockedError, ConfigError) as error:

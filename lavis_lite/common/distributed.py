@@ -63,8 +63,8 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
-def is_main() -> bool:
-    """Tell whether this process writes files and speaks."""
+def is_rank_zero() -> bool:
+    """Return True on rank 0."""
     return rank() == 0
 
 

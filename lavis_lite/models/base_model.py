@@ -95,9 +95,9 @@ class BaseModel(nn.Module):
                 mis-shaped; all are named.
         """
         run = RunFolder.at(url_or_filename)
-        self.take(load_address(url_or_filename if run is None else run.weights()))
+        self.load(load_address(url_or_filename if run is None else run.weights()))
 
-    def take(self, weights: Weights) -> None:
+    def load(self, weights: Weights) -> None:
         """Take what an address gave: of a resumable checkpoint the average of its weights, if it keeps one.
 
         Raises:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from lavis_lite.common.settings import GenerationSettings
 
 # Low enough that no sum of log-probabilities reaches it, and finite, so that sums stay ordered.
 IMPOSSIBLE = -1.0e9
@@ -29,42 +31,6 @@ class Decoder(Protocol):
 
     def select(self, rows: Tensor) -> None:
         """Go on with these rows."""
-
-
-@dataclass
-class GenerationSettings:
-    """How captions are made; a checkpoint carries the settings that its validation used.
-
-    `early_stopping`: False stops an image when no running beam can beat its worst finished one at
-    the present length; True as soon as `num_beams` are finished; "never" assumes the best
-    length a beam could still reach.
-    """
-
-    use_nucleus_sampling: bool = False
-    num_beams: int = 3
-    max_length: int = 30
-    min_length: int = 10
-    top_p: float = 0.9
-    top_k: int = 50
-    temperature: float = 1.0
-    repetition_penalty: float = 1.0
-    length_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
-    early_stopping: bool | Literal["never"] = False
-
-    def check(self) -> list[tuple[str, str]]:
-        """Return complaints about values that no search can honour."""
-        rules = [
-            ("num_beams", self.num_beams >= 1, "must be at least 1"),
-            ("max_length", self.max_length >= 2, "must be at least 2"),
-            ("min_length", 0 <= self.min_length <= self.max_length, "must lie between 0 and max_length"),
-            ("top_p", 0 < self.top_p <= 1, "must lie in (0, 1]"),
-            ("top_k", self.top_k >= 0, "must be 0 (off) or more"),
-            ("temperature", self.temperature > 0, "must be above 0"),
-            ("repetition_penalty", self.repetition_penalty > 0, "must be above 0"),
-            ("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "must be 0 (off) or more"),
-        ]
-        return [(key, f"{text}, found {getattr(self, key)!r}.") for key, kept, text in rules if not kept]
 
 
 @dataclass

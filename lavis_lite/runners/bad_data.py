@@ -54,7 +54,7 @@ class BadSamples:
                     continue
                 self.numbers.add(number)
                 self._reasons[number] = reason
-                if distributed.is_main():
+                if distributed.is_rank_zero():
                     logger.warning("Training sample %d cannot be read and is replaced: %s", number, reason)
 
     @property

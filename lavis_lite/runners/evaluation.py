@@ -49,7 +49,7 @@ class EvaluationBatches:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        with Progress(len(self), self._title, enabled=distributed.is_main()) as progress:
+        with Progress(len(self), self._title, enabled=distributed.is_rank_zero()) as progress:
             for samples in distributed.start_workers(self._loader):
                 self._between_batches()
                 self.unreadable.update(tuple(note) for note in samples.pop(BAD_SAMPLES))
@@ -89,7 +89,7 @@ def evaluate_split(
         records = _merge(records)
         missing = sorted(note for notes in distributed.gather_objects(batches.unreadable) for note in notes)
         metrics = metrics_on_one_rank(task, dataset, records, split)
-    for index, reason in missing if distributed.is_main() else []:
+    for index, reason in missing if distributed.is_rank_zero() else []:
         logger.warning("%s: sample %d has no image: %s", split, index, reason)
     if missing:
         metrics[MISSING] = [index for index, _ in missing]
@@ -107,7 +107,7 @@ def metrics_on_one_rank(
 ) -> dict[str, Any]:
     """Compute metrics on rank 0 and give them to all; an error there is an error everywhere."""
     outcome: dict[str, Any] = {}
-    if distributed.is_main():
+    if distributed.is_rank_zero():
         try:
             outcome["metrics"] = task.compute_metrics(records, split)
             if hasattr(dataset, "truth_metrics"):

@@ -27,7 +27,7 @@ _SWITCHES = ("broadcast_buffers", "forward_sync_buffers")
 _BUFFER_SWITCH = [s for s in _SWITCHES if s in inspect.signature(DistributedDataParallel).parameters][-1]
 
 
-class Alone:
+class SingleProcess:
     """One process trains, or several evaluate: the model as it is.
 
     Attributes:
@@ -67,7 +67,7 @@ class Alone:
         optimizer.load_state_dict(state)
 
 
-class Replicated(Alone):
+class DDPStrategy(SingleProcess):
     """Every rank holds the whole model and exchanges gradients (DDP).
 
     Args:
@@ -92,7 +92,7 @@ class Replicated(Alone):
             yield
 
 
-class Sharded(Alone):
+class FSDPStrategy(SingleProcess):
     """Every rank holds a part of each weight, of its gradient and of its optimizer state (FSDP2).
 
     The blocks of the vision transformers, where most weights of BLIP are, are put together one at a
@@ -184,13 +184,13 @@ class Sharded(Alone):
             part.load_state_dict({**part_state, "state": cut})
 
 
-def share_model(parallel: str, model: nn.Module, device: torch.device) -> Alone:
+def make_strategy(parallel: str, model: nn.Module, device: torch.device) -> SingleProcess:
     """Return how the ranks share `model`: `parallel` is "ddp" or "fsdp"; one process shares nothing."""
     if distributed.world_size() == 1:
-        return Alone(model.to(device))
+        return SingleProcess(model.to(device))
     if parallel == "fsdp":
-        return Sharded(model, device)
-    return Replicated(model.to(device), device)
+        return FSDPStrategy(model, device)
+    return DDPStrategy(model.to(device), device)
 
 
 def _vision_blocks(model: nn.Module) -> list[nn.Module]:

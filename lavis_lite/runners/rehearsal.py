@@ -106,7 +106,7 @@ class Rehearsal:
                 if not math.isfinite(loss):
                     logger.warning("%s: the loss of the first samples is %s.", source, loss)
                 with _explained(task, source, {}):
-                    warnings = list(text_warnings(dataset, model)) if distributed.is_main() else []
+                    warnings = list(text_warnings(dataset, model)) if distributed.is_rank_zero() else []
                 for warning in warnings:
                     logger.warning("%s: %s", source, warning)
         if not self.config.train_dataset_ratios:
@@ -134,7 +134,7 @@ class Rehearsal:
         source = _source(dataset, split)
         if len(dataset) == 0:
             raise ConfigError(f"{source}: has no samples to evaluate.")
-        for warning in task.warnings_about(dataset) if distributed.is_main() else ():
+        for warning in task.warnings_about(dataset) if distributed.is_rank_zero() else ():
             logger.warning("%s: %s", source, warning)
         few = FirstSamples.of(dataset, EVALUATION_SAMPLES)
         batch = self._read(iter(eval_loader(few, EVALUATION_SAMPLES, seed=self.config.seed)), source)
@@ -192,7 +192,7 @@ def check_output(folder: RunFolder, checkpoint_bytes: int, kept: int | None) -> 
     Raises:
         ConfigError: the folder cannot be written to, or not even one checkpoint fits.
     """
-    error = _output_error(folder, checkpoint_bytes, kept) if distributed.is_main() else None
+    error = _output_error(folder, checkpoint_bytes, kept) if distributed.is_rank_zero() else None
     error = distributed.broadcast_object(error)
     if error:
         raise ConfigError(error)

@@ -100,8 +100,8 @@ def resume(runner: RunnerBase, point: ResumePoint) -> None:
     runner.saved_state = {} if point.new_folder else state.state_dict()
     find_place(state, _layout_of(content, runner.loader.layout), runner.loader, point)
     runner.model.load_weights(content["model"], source=str(point.path))
-    runner.shared.load_whole()
-    runner.optimization.load_state_dict(content)
+    runner.strategy.load_whole()
+    runner.train_step.load_state_dict(content)
     if runner.average is not None:
         _restore_average(runner, content.get("average"), point.path)
     runner.metrics.load_state_dict(content["metrics"])
@@ -249,7 +249,7 @@ def _check_not_past_the_end(runner: RunnerBase) -> None:
 def _restore_average(runner: RunnerBase, average: dict[str, Any] | None, path: Path) -> None:
     if average is None:
         logger.warning("%s holds no average of weights; run.ema_decay starts one from here.", path)
-        runner.average = WeightAverage(runner.shared.trained, runner.config.ema_decay)
+        runner.average = WeightAverage(runner.strategy.trained, runner.config.ema_decay)
     else:
         runner.average.load_state_dict(average)
 

@@ -34,13 +34,13 @@ from lavis_lite.runners.averaging import WeightAverage
 from lavis_lite.runners.bad_data import BadSamples, TrainingError
 from lavis_lite.runners.counting import RunCounter
 from lavis_lite.runners.evaluation import evaluate_split, joined, plain_numbers
-from lavis_lite.runners.optimization import Optimization, StepResult
-from lavis_lite.runners.parallel import Alone, share_model
+from lavis_lite.runners.parallel import SingleProcess, make_strategy
 from lavis_lite.runners.precision import Precision
 from lavis_lite.runners.rehearsal import Rehearsal, check_output, checkpoint_bytes
 from lavis_lite.runners.resuming import ResumePoint, resume
 from lavis_lite.runners.state import TrainState
 from lavis_lite.runners.throughput import Throughput
+from lavis_lite.runners.train_step import StepResult, TrainStep
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +82,11 @@ class RunnerBase(RunCounter):
         self.metrics = MetricLog()
         self.throughput = Throughput()
         self.store = CheckpointStore(folder.checkpoints, keep=config.save_total_limit)
-        self.log = RunLog(folder.path, enabled=distributed.is_main(), further=self._further_writer())
+        self.log = RunLog(folder.path, enabled=distributed.is_rank_zero(), further=self._further_writer())
         self.signals = StopSignals()
         self.bad_samples = BadSamples()
         self.saved_state: dict[str, Any] = {}
-        self.shared = Alone(self.model.to(device))
+        self.strategy = SingleProcess(self.model.to(device))
 
     # ---- training ----
 
@@ -113,11 +113,13 @@ class RunnerBase(RunCounter):
         """
         self.bad_samples.check()
         self.rehearse()
-        progress = Progress(self.last_step, "train", initial=self.state.step, enabled=distributed.is_main())
+        progress = Progress(
+            self.last_step, "train", initial=self.state.step, enabled=distributed.is_rank_zero()
+        )
         with self.signals, progress:
             if self.state.evaluation_due:
                 self.finish_segment()
-            self.shared.module.train()
+            self.strategy.module.train()
             for window in self.throughput.waiting_for(self.windows()):
                 result = self.train_window(window)
                 progress.advance(loss=result.loss, lr=result.lr)
@@ -132,7 +134,7 @@ class RunnerBase(RunCounter):
                     self.save()
                 if segment_ends:
                     self.finish_segment()
-                    self.shared.module.train()
+                    self.strategy.module.train()
                 if self.state.stopped_early:
                     logger.info(
                         "No gain in %d validations; stopping early.", self.state.validations_without_gain
@@ -191,7 +193,7 @@ class RunnerBase(RunCounter):
             self.to_device({**samples, **place, "iters": self.state.batch + i})
             for i, samples in enumerate(window)
         ]
-        result = self.optimization.step(
+        result = self.train_step.step(
             self.task,
             batches,
             self.position,
@@ -202,17 +204,17 @@ class RunnerBase(RunCounter):
         if result.bad_samples:
             self.bad_samples.share(unseen)
         self.state.step += 1
-        if result.done:
-            self.shared.trained.after_step()
+        if result.updated:
+            self.strategy.trained.after_step()
             if self.average is not None:
                 self.average.update(self.state.step)
         else:
-            self.shared.trained.after_skipped_step()
+            self.strategy.trained.after_skipped_step()
             self.state.bad_steps += 1
         self.state.batch += len(window)
         if self.state.batch >= self.batches_of_this_epoch:
             self.state.epoch, self.state.batch, self.state.skipped = self.state.epoch + 1, 0, 0
-        if not result.done:
+        if not result.updated:
             self._refuse_bad_steps(result, window)
         return result
 
@@ -243,7 +245,7 @@ class RunnerBase(RunCounter):
         epoch = self.segment if kind == "valid" else None
         for split in splits:
             started = time.perf_counter()
-            with self.weights_to_use() as model:
+            with self.eval_weights() as model:
                 records, metrics = evaluate_split(
                     self.task,
                     model,
@@ -257,14 +259,14 @@ class RunnerBase(RunCounter):
             all_metrics[split] = metrics
             seconds = time.perf_counter() - started
             self.throughput.pause(seconds)
-            if distributed.is_main():
+            if distributed.is_rank_zero():
                 self._write_results(records, metrics, split, epoch, kind, seconds)
         return all_metrics
 
     @contextmanager
-    def weights_to_use(self) -> Iterator[nn.Module]:
+    def eval_weights(self) -> Iterator[nn.Module]:
         """Give the whole model as it would be used: with the average of its weights, if one is kept."""
-        with self.average.applied() if self.average else nullcontext(), self.shared.whole_model() as model:
+        with self.average.applied() if self.average else nullcontext(), self.strategy.whole_model() as model:
             yield model
 
     # ---- saving ----
@@ -272,7 +274,7 @@ class RunnerBase(RunCounter):
     def save(self) -> None:
         """Write everything that an exact continuation needs."""
         content = {
-            **self.optimization.state_dict(),
+            **self.train_step.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "state": self.state.state_dict(),
             "data": self.loader.layout,
@@ -281,16 +283,16 @@ class RunnerBase(RunCounter):
                 {"rng": rng_state(), "bad_samples": sorted(self.bad_samples.numbers)}
             ),
         }
-        with self.shared.whole_model() as model:
-            if distributed.is_main():
+        with self.strategy.whole_model() as model:
+            if distributed.is_rank_zero():
                 self.store.save({**self._weights(model), **content}, self.state.step)
         self.saved_state = self.state.state_dict()
         distributed.barrier()
 
     def save_best(self, scores: Mapping[str, Any]) -> None:
         """Write the weights to use."""
-        with self.weights_to_use() as model:
-            if distributed.is_main():
+        with self.eval_weights() as model:
+            if distributed.is_rank_zero():
                 step = self.state.step
                 self.store.save_best({**self._weights(model), "step": step, "scores": plain_numbers(scores)})
         distributed.barrier()
@@ -330,11 +332,11 @@ class RunnerBase(RunCounter):
         if self.batches_per_epoch == 0:
             raise ConfigError("run.train_splits: there is not one sample to train on.")
         self.model.freeze_parts(config.freeze, config.unfreeze_last_vision_layers)
-        self.shared = share_model(config.parallel, self.model, self.device)
+        self.strategy = make_strategy(config.parallel, self.model, self.device)
         if config.compile:
-            self.shared.trained.compile_parts()
+            self.strategy.trained.compile_parts()
         if config.ema_decay is not None:
-            self.average = WeightAverage(self.shared.trained, config.ema_decay)
+            self.average = WeightAverage(self.strategy.trained, config.ema_decay)
         plan = SchedulePlan(
             init_lr=config.init_lr,
             min_lr=config.min_lr,
@@ -344,12 +346,12 @@ class RunnerBase(RunCounter):
             steps_per_epoch=self.steps_per_epoch,
             total_steps=self.total_steps,
         )
-        self.optimization = Optimization(config, self.shared, plan, self.precision)
+        self.train_step = TrainStep(config, self.strategy, plan, self.precision)
         seed_everything(config.seed, distributed.rank())
 
     def _warn_of_large_batch(self, samples: int) -> None:
         batch = self.config.batch_size_train * distributed.world_size()
-        if batch > samples and distributed.is_main():
+        if batch > samples and distributed.is_rank_zero():
             logger.warning(
                 "run.batch_size_train: a batch of all processes holds %d samples, but there are only %d: "
                 "every step takes all of them.",
@@ -389,7 +391,7 @@ class RunnerBase(RunCounter):
         values = self.metrics.compute(distributed.sum_over_ranks)
         self.metrics.reset()
         values.update(lr=result.lr, gradient_norm=result.gradient_norm)
-        values.update(self.optimization.group_rates())
+        values.update(self.train_step.group_rates())
         values.update(self.throughput.values(self.device))
         self.log.write("train", self.state.step, values, epoch=self.state.epoch)
 

@@ -45,7 +45,7 @@ def test_weights(runner: RunnerBase, made_with: Mapping[str, Any]) -> None:
         made_with: from `describe_evaluation`.
     """
     metrics = runner.evaluate(runner.config.test_splits, kind="test")
-    if distributed.is_main():
+    if distributed.is_rank_zero():
         write_results(runner.folder.evaluate_file, metrics, made_with)
 
 
@@ -66,7 +66,7 @@ def standing_results(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def _describe(runner: RunnerBase, step: int, weights: str | None = None) -> dict[str, Any]:
-    with runner.weights_to_use() as model:
+    with runner.eval_weights() as model:
         return describe_evaluation(
             runner.config, runner.sections, model, runner.datasets, runner.precision, step, weights
         )
@@ -91,6 +91,6 @@ def _load_best(runner: RunnerBase) -> int:
             best["step"],
         )
     runner.model.load_weights(best["model"], source=str(best_file))
-    runner.shared.load_whole()
+    runner.strategy.load_whole()
     runner.average = None  # the best weights are averages already
     return int(best["step"])

@@ -1,11 +1,11 @@
 """Tasks by name: ``registry.get_task_class("captioning")``."""
 
 from lavis_lite.tasks import captioning, classification, pretrain, retrieval, vqa
-from lavis_lite.tasks.base_task import BaseTask, TrainStep
+from lavis_lite.tasks.base_task import BaseTask, StepOutput
 
 __all__ = [
     "BaseTask",
-    "TrainStep",
+    "StepOutput",
     "captioning",
     "classification",
     "pretrain",

@@ -34,7 +34,7 @@ class EvaluationBatches(Protocol):
 
 
 @dataclass
-class TrainStep:
+class StepOutput:
     """What to minimise, and what to show.
 
     Attributes:
@@ -142,7 +142,7 @@ class BaseTask:
         """Return what is worth knowing of an evaluation on `dataset` before the training."""
         return []
 
-    def train_step(self, model: nn.Module, samples: Mapping[str, Any]) -> TrainStep:
+    def train_step(self, model: nn.Module, samples: Mapping[str, Any]) -> StepOutput:
         """Return the loss of one batch."""
         output = model(samples)
         losses = {name: value for name, value in output.items() if name.startswith("loss")}
@@ -150,7 +150,7 @@ class BaseTask:
         if weight is None:
             weight = float(batch_size(samples))
         report = {name: value.detach() for name, value in losses.items() if value is not None}
-        return TrainStep(output["loss"], weight, report)
+        return StepOutput(output["loss"], weight, report)
 
     def valid_step(self, model: nn.Module, samples: Mapping[str, Any]) -> list[Record]:
         """Return one record a sample, each with "instance_id", of plain values."""

@@ -126,7 +126,7 @@ def test_two_ranks_with_two_workers_see_every_sample_once(folder, tmp_path):
         "              num_workers=2)\n"
         "whole, rest = list(made.epoch(0)), list(made.epoch(0, 2))\n"
         "seen = distributed.gather_objects([keys(whole), keys(whole[:2]) + keys(rest)])\n"
-        "if distributed.is_main():\n"
+        "if distributed.is_rank_zero():\n"
         "    print(json.dumps([[k for rank in seen for k in rank[i]] for i in (0, 1)]))\n"
         "distributed.stop()\n"
     )

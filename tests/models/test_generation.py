@@ -75,7 +75,8 @@ def test_nucleus_sampling_with_no_mass_to_spare_is_greedy(model, image):
 
 def test_sampled_tokens_follow_the_probabilities():
     """A decoder with fixed logits: the nucleus keeps 0.5 and 0.3 and leaves out the rest."""
-    from lavis_lite.models.generation import GenerationSettings, generate
+    from lavis_lite.common.settings import GenerationSettings
+    from lavis_lite.models.generation import generate
 
     probabilities = torch.tensor([0.0, 0.5, 0.3, 0.15, 0.05])
 

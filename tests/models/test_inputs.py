@@ -243,7 +243,10 @@ def test_other_answers_are_refused_in_words(answerer, answers, message):
     [
         ({"answer_list": "red"}, "answer_list is a str; give a list of answers"),
         ({"answer_list": ["red", 7]}, "is a int"),
-        ({"answer_list": ["red"], "num_ans_candidates": 0}, "num_ans_candidates must be at least 1, found 0"),
+        (
+            {"answer_list": ["red"], "num_ans_candidates": 0},
+            "num_ans_candidates: must be at least 1, found 0",
+        ),
     ],
 )
 def test_other_lists_of_answers_are_refused_in_words(answerer, settings, message):

@@ -22,7 +22,7 @@ from torch import nn
 
 from lavis_lite.common import distributed
 from lavis_lite.runners.averaging import WeightAverage
-from lavis_lite.runners.parallel import Replicated
+from lavis_lite.runners.parallel import DDPStrategy
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 SIZES = {**TINY_SIZES, "med_config": {**TINY_SIZES["med_config"], **NO_DROPOUT}}
@@ -304,10 +304,10 @@ def test_gradients_are_exchanged_once_a_window(tmp_path):
 def _train_with_unused_weights(unused: str, chosen: str) -> None:
     model = Branches()
     model.unused_parameters = unused
-    shared = Replicated(model, torch.device("cpu"))
+    strategy = DDPStrategy(model, torch.device("cpu"))
     for layer in map(int, chosen.split(",")):
-        with shared.gradient_sync(last=True):
-            shared.module(layer).backward()
+        with strategy.gradient_sync(last=True):
+            strategy.module(layer).backward()
         assert model.layers[layer].weight.grad is not None
 
 
@@ -316,16 +316,16 @@ def _count_exchanges(batches: int, folder: Path) -> None:
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
     exchanges: list[int] = []
-    shared = Replicated(nn.Linear(2, 2), torch.device("cpu"))
+    strategy = DDPStrategy(nn.Linear(2, 2), torch.device("cpu"))
 
     def note(state: Any, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
         exchanges.append(bucket.index())
         return allreduce_hook(state, bucket)
 
-    shared.module.register_comm_hook(None, note)
+    strategy.module.register_comm_hook(None, note)
     for number in range(batches):
-        with shared.gradient_sync(last=number == batches - 1):
-            shared.module(torch.ones(1, 2)).sum().backward()
+        with strategy.gradient_sync(last=number == batches - 1):
+            strategy.module(torch.ones(1, 2)).sum().backward()
     (folder / f"{distributed.rank()}.txt").write_text(str(len(exchanges)))
 
 

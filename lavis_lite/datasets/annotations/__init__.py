@@ -8,7 +8,7 @@ from lavis_lite.datasets.annotations.checking import (
     text_of,
 )
 from lavis_lite.datasets.annotations.errors import AnnotationError, ErrorList, Records, listed
-from lavis_lite.datasets.annotations.names import CAPTION_KEYS, IMAGE_KEYS, SPLIT_KEY, value_of
+from lavis_lite.datasets.annotations.keys import CAPTION_KEYS, IMAGE_KEYS, SPLIT_KEY, value_of
 from lavis_lite.datasets.annotations.reading import read_records
 
 __all__ = [

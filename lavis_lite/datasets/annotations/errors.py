@@ -1,4 +1,4 @@
-"""What is wrong with an annotation file, told once for all of its records."""
+"""The records of an annotation file, and errors that name the records they are about."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# How many places, and how many different errors, one message names before it only counts them.
+# How many records, and how many different errors, a message lists before it only counts the rest.
 NAMED = 5
 
 
 class AnnotationError(ValueError):
-    """An annotation that cannot be used; the message names file, place and key."""
+    """An annotation that cannot be used; the message names file, record and key."""
 
 
 @dataclass(frozen=True)
 class Records:
-    """The records of one annotation file, as they were read and not yet checked.
+    """The records of an annotation file, read but not yet checked.
 
     Attributes:
         path: the file.
         records: in the order of the file.
-        unit: what errors call the place of a record: "line", "annotation", "key".
-        labels: the place of each record; None where it is the index, from 0.
+        unit: what the labels count: "line", "annotation", "key".
+        labels: the line or key of each record; None for its index, from 0.
     """
 
     path: Path
@@ -31,54 +31,42 @@ class Records:
     unit: str = "annotation"
     labels: Sequence[Any] | None = None
 
-    def __len__(self) -> int:
-        return len(self.records)
-
     def label(self, index: int) -> str:
-        """Return the place of record `index`, as errors name it."""
+        """Return the label of record `index`, as errors show it."""
         return repr(index if self.labels is None else self.labels[index])
-
-    def where(self, index: int) -> str:
-        """Return the file and the place of record `index`, as errors begin."""
-        return f"{self.path}: {self.unit} {self.label(index)}"
 
 
 @dataclass
 class ErrorList:
-    """Errors of one file, raised together: each text once, with the places where it holds.
+    """Errors of one source, raised together: each text once, with the records that it holds for.
 
     Attributes:
         source: the file, folder or data set.
-        unit: what a place is: "line", "annotation", "file".
+        unit: what a label counts: "line", "annotation", "file".
+        labels: error text -> labels of its records.
     """
 
     source: Path | str
     unit: str
-    places: dict[str, list[str]] = field(default_factory=dict)
+    labels: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, place: str, text: str) -> None:
-        """Note an error. `text` is what follows the place, punctuation included (": is empty")."""
-        self.places.setdefault(text, []).append(place)
+    def add(self, label: object, text: str) -> None:
+        """Add an error. `text` follows the label, punctuation included (": is empty")."""
+        self.labels.setdefault(text, []).append(str(label))
 
     def message(self) -> str:
-        """Return one line for each text, up to `NAMED` of them, and the count of the others."""
-        lines = [self._line(text) for text in list(self.places)[:NAMED]]
-        further = [place for text in list(self.places)[NAMED:] for place in self.places[text]]
-        if further:
-            lines.append(f"{self.source}: {listed(further, self.unit)} cannot be used for other reasons.")
+        """Return one line for each of the first `NAMED` texts, and the records of all others in one."""
+        texts = list(self.labels)
+        lines = [f"{self.source}: {listed(self.labels[text], self.unit)}{text}" for text in texts[:NAMED]]
+        others = [label for text in texts[NAMED:] for label in self.labels[text]]
+        if others:
+            lines.append(f"{self.source}: {listed(others, self.unit)} cannot be used for other reasons.")
         return "\n".join(lines)
 
     def raise_if_any(self) -> None:
-        """Raise what was noted.
-
-        Raises:
-            AnnotationError: something was.
-        """
-        if self.places:
+        """Raise `AnnotationError` if an error was added."""
+        if self.labels:
             raise AnnotationError(self.message())
-
-    def _line(self, text: str) -> str:
-        return f"{self.source}: {listed(self.places[text], self.unit)}{text}"
 
 
 def listed(names: Sequence[str], unit: str = "", limit: int = NAMED) -> str:
@@ -87,7 +75,6 @@ def listed(names: Sequence[str], unit: str = "", limit: int = NAMED) -> str:
     >>> listed(["2"], "line"), listed(["2", "7", "9"], "line", limit=2)
     ('line 2', 'lines 2, 7 and 1 more')
     """
-    shown = ", ".join(names[:limit])
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     plural = "s" if unit and len(names) > 1 else ""
-    return f"{unit}{plural} {shown}{more}".strip()
+    return f"{unit}{plural} {', '.join(names[:limit])}{more}".strip()

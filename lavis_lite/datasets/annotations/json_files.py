@@ -1,9 +1,8 @@
-"""JSON and JSON lines, in the layouts that people have."""
+"""JSON documents and JSON lines."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,116 +13,116 @@ from lavis_lite.datasets.annotations.errors import AnnotationError, ErrorList, R
 from lavis_lite.datasets.annotations.layouts import records_of
 from lavis_lite.datasets.annotations.text import LINE_END
 
-_GAP = re.compile(r"[\s,]*")
+
+class _RepeatedKeys(dict[str, Any]):
+    """A JSON object that has keys more than once; `repeated` lists them."""
+
+    repeated: Sequence[str] = ()
 
 
 def parse_json(text: str, path: Path, lines_first: bool = False) -> Records:
     """Return the records of a JSON document, or of JSON lines.
 
     Args:
-        lines_first: each line is a document of its own, unless the first one is none.
+        lines_first: read JSON lines if the first line is an object by itself.
 
     Raises:
-        AnnotationError: not JSON, a key twice in an object, or a layout that is not known; names the place.
+        AnnotationError: not JSON, a repeated key in an object, or an unknown layout.
     """
     if not text.strip():
         return Records(path, [])
     if lines_first and not text.lstrip().startswith("["):
         lines = LINE_END.split(text)
-        first = next(line for line in lines if line.strip())
-        if _is_document(first):
+        if _is_object(next(line for line in lines if line.strip())):
             return _parse_lines(lines, path)
-    twice: list[str] = []
+    repeated: list[str] = []
     try:
-        content = _decoder(twice).decode(text)
+        content = _decoder(repeated).decode(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
             return _parse_lines(LINE_END.split(text), path)
-        raise AnnotationError(f"{path}: is not valid JSON: {_said(error)}") from error
+        raise AnnotationError(
+            f"{path}: is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{path}: is not valid JSON: {first_line(error)}") from error
-    if twice:
-        raise AnnotationError(_named_twice(content, text, twice, path))
+    if repeated:
+        raise AnnotationError(_repeated_message(content, repeated, path))
     return records_of(content, path)
 
 
 def _parse_lines(lines: Sequence[str], path: Path) -> Records:
     errors = ErrorList(path, "line")
     records, numbers = [], []
+    repeated: list[str] = []
+    decoder = _decoder(repeated)
     for number, line in enumerate(lines, start=1):
-        line = line.lstrip("\ufeff")  # as files that were joined have it
+        line = line.lstrip("\ufeff")  # concatenated files have byte order marks inside
         if not line.strip():
             continue
-        twice: list[str] = []
+        repeated.clear()
         try:
-            records.append(_decoder(twice).decode(line))
+            records.append(decoder.decode(line))
             numbers.append(number)
         except json.JSONDecodeError as error:
-            errors.add(str(number), f": is not valid JSON: {error.msg} at column {error.colno}.")
+            errors.add(number, f": is not valid JSON: {error.msg} at column {error.colno}.")
         except (ValueError, RecursionError) as error:
-            errors.add(str(number), f": is not valid JSON: {first_line(error)}.")
-        if twice:
-            errors.add(str(number), _twice(twice))
+            errors.add(number, f": is not valid JSON: {first_line(error)}.")
+        if repeated:
+            errors.add(number, _repeated_text(repeated))
     errors.raise_if_any()
     return Records(path, records, "line", numbers)
 
 
-def _decoder(twice: list[str]) -> json.JSONDecoder:
-    """Return a decoder that notes in `twice` each key that an object has more than once."""
+def _decoder(repeated: list[str]) -> json.JSONDecoder:
+    """Return a decoder that appends to `repeated` the keys that an object has more than once."""
 
     def to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
         if len(content) < len(pairs):
-            twice.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            content = _RepeatedKeys(content)
+            content.repeated = [k for k, count in Counter(k for k, _ in pairs).items() if count > 1]
+            repeated.extend(content.repeated)
         return content
 
     return json.JSONDecoder(object_pairs_hook=to_dict)
 
 
-def _named_twice(content: Any, text: str, twice: Sequence[str], path: Path) -> str:
-    """Say which record has a key twice, or which file name a list of captions is due to."""
+def _repeated_message(content: Any, repeated: Sequence[str], path: Path) -> str:
+    """Return an error that names the records with repeated keys, or the file names that are repeated."""
     if not isinstance(content, list):
-        names = ", ".join(repr(key) for key in twice[:5])
-        more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
+        names = ", ".join(repr(key) for key in repeated[:5])
+        more = f" and {len(repeated) - 5} more" if len(repeated) > 5 else ""
         return (
             f"{path}: has more than one entry for {names}{more}, of which only the last would count. Give "
             'such an image one entry with a list: {"a.jpg": ["one caption", "another"]}.'
         )
     errors = ErrorList(path, "annotation")
-    for index, element in enumerate(_elements(text)):
-        if element:
-            errors.add(str(index), _twice(element))
+    for index, record in enumerate(content):
+        if keys := _keys_repeated_in(record):
+            errors.add(index, _repeated_text(keys))
     return errors.message()
 
 
-def _elements(text: str) -> list[list[str]]:
-    """Return, for each element of a valid JSON list, the keys that it has twice."""
-    place = _after_gap(text, text.index("[") + 1)
-    elements = []
-    while text[place] != "]":
-        twice: list[str] = []
-        place = _after_gap(text, _decoder(twice).raw_decode(text, place)[1])
-        elements.append(twice)
-    return elements
+def _keys_repeated_in(record: Any) -> list[str]:
+    keys: list[str] = []
+    values = [record]
+    while values:
+        value = values.pop()
+        keys += getattr(value, "repeated", ())
+        if isinstance(value, Mapping | list):
+            values += value.values() if isinstance(value, Mapping) else value
+    return keys
 
 
-def _after_gap(text: str, place: int) -> int:
-    gap = _GAP.match(text, place)
-    return gap.end() if gap else place
-
-
-def _twice(keys: Sequence[str]) -> str:
+def _repeated_text(keys: Sequence[str]) -> str:
     return (
         f": has the key {keys[0]!r} more than once, of which only the last would count; remove all but one."
     )
 
 
-def _is_document(line: str) -> bool:
+def _is_object(line: str) -> bool:
     try:
         return isinstance(json.loads(line.lstrip("\ufeff")), Mapping)
     except (ValueError, RecursionError):
         return False
-
-
-def _said(error: json.JSONDecodeError) -> str:
-    return f"{error.msg} at line {error.lineno}, column {error.colno}."

@@ -1,4 +1,4 @@
-"""Annotation files of every kind, recognized by their content where the name does not tell."""
+"""Annotation files of every kind, told apart by content where the name does not say."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _OTHER_KINDS = {
 
 
 def read_records(path: Path) -> Records:
-    """Return the records of a file of JSON, JSON lines, parquet, or rows of cells (CSV, TSV and the like).
+    """Return the records of a file of JSON, JSON lines, parquet, or a table (CSV, TSV and the like).
 
-    Documents in the layouts of COCO, of Karpathy and of sd-scripts, and objects {file name: caption}, become
+    Documents in the layouts of COCO, Karpathy and sd-scripts, and objects {file name: caption}, become
     records with "image" and "caption".
 
     Raises:
-        AnnotationError: the file is missing, empty or malformed; names the place.
+        AnnotationError: the file is missing, empty or malformed; the message says where.
     """
     if not path.exists():
         near = nearest(path.name, [file.name for file in path.parent.glob("*")])
         hint = f" Did you mean {near[0]}?" if near else ""
         if path.is_symlink():
-            hint = " It is a link to a file that is not there."
+            hint = " It is a link to a file that does not exist."
         raise AnnotationError(f"{path}: no such annotation file.{hint}")
     records = _parse(path)
-    if not len(records):
+    if not records.records:
         raise AnnotationError(f"{path}: holds no annotation.")
     return records
 
@@ -58,7 +58,7 @@ def _parse(path: Path) -> Records:
                 "files."
             )
     text = decode(content, path)
-    del content  # large files should not be in memory twice
+    del content  # do not hold large files in memory twice
     if suffix in (".json", *_JSON_LINES):
         return parse_json(text, path, lines_first=suffix in _JSON_LINES)
     if suffix not in _TABLES and text.lstrip().startswith(("{", "[")):

@@ -1,4 +1,4 @@
-"""Bytes of a text file to text, exactly or not at all."""
+"""Strict decoding of text files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_bytes(path: Path) -> bytes:
     """Return the content of a regular file.
 
     Raises:
-        AnnotationError: missing, not a regular file, or it may not be read.
+        AnnotationError: missing, not a regular file, or not readable.
     """
     try:
         with open_regular(path) as file:
@@ -27,7 +27,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode(content: bytes, path: Path) -> str:
-    """Return `content` as text: UTF-8, or what its byte order mark says (Excel's "Unicode text" has one).
+    """Return `content` as text: UTF-8, or as its byte order mark says (Excel's "Unicode text" has one).
 
     Raises:
         AnnotationError: another encoding, or a NUL character; names file, line and byte.
@@ -36,28 +36,22 @@ def decode(content: bytes, path: Path) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise AnnotationError(_undecodable(content, path, encoding, error)) from error
-    place = text.find("\0")
-    if place >= 0:
+        if encoding != "utf-8":
+            raise AnnotationError(
+                f"{path}: byte {error.start} is not valid {encoding}: the file is damaged. Save it as UTF-8."
+            ) from error
+        line = len(LINE_END.findall(content[: error.start].decode("latin-1"))) + 1
+        byte = content[error.start]
+        in_windows = bytes([byte]).decode("cp1252", errors="replace")
         raise AnnotationError(
-            f"{path}: line {_line_at(text, place)}: holds a NUL character: the file is damaged, not a text, "
-            "or UTF-16 without a byte order mark. Save it as UTF-8."
+            f"{path}: line {line}, byte {error.start} (0x{byte:02X}) is not UTF-8. In Windows' code page "
+            f"1252 it would be {in_windows!r}; if the file has that encoding, convert it: "
+            f"iconv -f cp1252 -t utf-8 {path.name} > utf8_{path.name}"
+        ) from error
+    nul = text.find("\0")
+    if nul >= 0:
+        raise AnnotationError(
+            f"{path}: line {len(LINE_END.findall(text[:nul])) + 1}: holds a NUL character: the file is "
+            "damaged, not a text, or UTF-16 without a byte order mark. Save it as UTF-8."
         )
     return text
-
-
-def _undecodable(content: bytes, path: Path, encoding: str, error: UnicodeDecodeError) -> str:
-    if encoding != "utf-8":
-        return f"{path}: byte {error.start} is not valid {encoding}: the file is damaged. Save it as UTF-8."
-    line = len(LINE_END.findall(content[: error.start].decode("latin-1"))) + 1
-    byte = content[error.start]
-    in_windows = bytes([byte]).decode("cp1252", errors="replace")
-    return (
-        f"{path}: line {line}, byte {error.start} (0x{byte:02X}) is not UTF-8. In Windows' code page 1252 it "
-        f"would be {in_windows!r}; if the file is of that encoding, convert it: "
-        f"iconv -f cp1252 -t utf-8 {path.name} > utf8_{path.name}"
-    )
-
-
-def _line_at(text: str, place: int) -> int:
-    return len(LINE_END.findall(text[:place])) + 1

@@ -25,7 +25,7 @@ from lavis_lite.datasets.annotations import (
     read_records,
     value_of,
 )
-from lavis_lite.datasets.annotations.beside import CAPTION_SUFFIXES, captions_beside
+from lavis_lite.datasets.annotations.caption_files import CAPTION_SUFFIXES, captions_beside
 from lavis_lite.datasets.annotations.parquet_files import STORED_KEY
 from lavis_lite.datasets.builders.caption import CaptionBuilder
 

@@ -177,14 +177,14 @@ class BlipBase(BaseModel):
         """Key of a training batch -> tokens that its texts are cut to."""
         return {"text_input": self.config.max_txt_len}
 
-    def take(self, weights: Weights) -> None:
+    def load(self, weights: Weights) -> None:
         """Take what an address gave.
 
         Raises:
             CheckpointError: it does not fit, or was made for other numbers of attention heads.
         """
         weights.check_heads(self.config.vision_sizes.num_heads, self.text_config.num_attention_heads)
-        super().take(weights)
+        super().load(weights)
 
     def load_weights(self, state_dict: Mapping[str, Tensor], source: str, fresh: Sequence[str] = ()) -> None:
         """Take published weights: position embeddings are resized, parts that the model lacks left out.

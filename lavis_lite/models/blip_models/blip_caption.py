@@ -6,19 +6,20 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lavis_lite.common.config.schema import parse
 from lavis_lite.common.registry import registry
+from lavis_lite.common.settings import GenerationSettings, updated
 from lavis_lite.common.texts import TokenizedTexts
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.blip_outputs import BlipIntermediateOutput, BlipOutput, DecoderOutput
 from lavis_lite.models.blip_models.inputs import InputError, checked_samples, checked_texts
 from lavis_lite.models.blip_models.losses import IGNORED, lm_loss
-from lavis_lite.models.generation import GenerationSettings, generate
+from lavis_lite.models.generation import generate
 from lavis_lite.models.layers.cached_decoder import CachedDecoder
 from lavis_lite.models.layers.med import TextDecoder
 
@@ -126,55 +127,28 @@ class BlipCaption(BlipBase):
     def generate(
         self,
         samples: Mapping[str, Any],
-        use_nucleus_sampling: bool | None = None,
-        num_beams: int | None = None,
-        max_length: int | None = None,
-        min_length: int | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        temperature: float | None = None,
-        repetition_penalty: float | None = None,
-        length_penalty: float | None = None,
-        no_repeat_ngram_size: int | None = None,
-        early_stopping: bool | Literal["never"] | None = None,
         num_captions: int = 1,
         prompt: str | Sequence[str] | None = None,
         seed: int | Sequence[int] | None = None,
+        **settings: Any,
     ) -> list[str]:
         """Return `num_captions` captions for each image, an image's captions adjacent.
-
-        What is None comes from the settings that the checkpoint was validated with, else from the
-        model's config.
 
         Args:
             samples: "image" (images, 3, image_size, image_size), or a PIL image or a list of them;
                 may hold "prompt" too.
-            max_length: most tokens of a caption, prompt included; `min_length` likewise.
             num_captions: sampled independently, or the best beams (then at most `num_beams`).
-            prompt: one for all images or one each; "" for none; None for the model's own.
-            seed: of sampling; a list gives each image its own, whatever batch it is in.
+            prompt: one for all images or one for each; "" for none; None for the model's `prompt`.
+            seed: of sampling. A list has one seed for each image, whose captions then do not depend on the
+                rest of the batch.
+            **settings: fields of `GenerationSettings`, such as `num_beams` or `use_nucleus_sampling`. Those
+                left out or None are as the checkpoint was validated with, else as in the model's config.
 
         Raises:
             ConfigError: a setting out of range.
             ValueError: more captions than beams, or a prompt that fills `max_length`.
         """
-        given = {
-            "use_nucleus_sampling": use_nucleus_sampling,
-            "num_beams": num_beams,
-            "max_length": max_length,
-            "min_length": min_length,
-            "top_p": top_p,
-            "top_k": top_k,
-            "temperature": temperature,
-            "repetition_penalty": repetition_penalty,
-            "length_penalty": length_penalty,
-            "no_repeat_ngram_size": no_repeat_ngram_size,
-            "early_stopping": early_stopping,
-        }
-        given = {key: value for key, value in given.items() if value is not None}
-        settings = parse(
-            GenerationSettings, {**dataclasses.asdict(self.generation_settings), **given}, where="generate"
-        )
+        generation = updated(self.generation_settings, settings, where="generate")
         if not isinstance(num_captions, int) or num_captions < 1:
             raise InputError(f"num_captions must be a whole number of at least 1, found {num_captions!r}.")
         samples = checked_samples(samples, "image")
@@ -183,13 +157,13 @@ class BlipCaption(BlipBase):
             samples.get("prompt") if prompt is None else prompt, len(image_embeds)
         )
         decoder = CachedDecoder(
-            self.text_decoder, self.text_decoder.bert.project_image(image_embeds), settings.max_length
+            self.text_decoder, self.text_decoder.bert.project_image(image_embeds), generation.max_length
         )
         token_rows = generate(
             decoder,
             prompt_ids.to(image_embeds.device),
             prompt_lengths.to(image_embeds.device),
-            settings,
+            generation,
             eos_id=self.tokenizer.sep_token_id,
             pad_id=self.tokenizer.pad_token_id,
             num_captions=num_captions,

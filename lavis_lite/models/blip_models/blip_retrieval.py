@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from lavis_lite.common.config.schema import parse
 from lavis_lite.common.registry import registry
+from lavis_lite.common.settings import RankingSettings
 from lavis_lite.models.blip_models.blip_outputs import BlipIntermediateOutput, BlipOutput
 from lavis_lite.models.blip_models.contrastive import Alignment, BlipContrastive
-from lavis_lite.models.blip_models.ranking import RankingSettings, rank_images_and_texts
+from lavis_lite.models.blip_models.ranking import rank_images_and_texts
 
 
 @registry.register_model("blip_retrieval")
@@ -86,10 +88,9 @@ class BlipRetrieval(BlipContrastive):
 
         Args:
             data_loader: yields {"image", "index"}, this rank's share; its `dataset` has `text` and `image`.
-            task_cfg: has `k_test`, how many candidates are re-ranked; may have more of the fields of
-                `RankingSettings`.
+            task_cfg: any object with fields of `RankingSettings`; those it lacks have their defaults.
         """
         names = [field.name for field in fields(RankingSettings) if hasattr(task_cfg, field.name)]
-        settings = RankingSettings(**{name: getattr(task_cfg, name) for name in names})
+        settings = parse(RankingSettings, {name: getattr(task_cfg, name) for name in names}, where="task_cfg")
         dataset = data_loader.dataset
         return rank_images_and_texts(self, data_loader, dataset.text, len(dataset.image), settings)

@@ -5,22 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lavis_lite.common.registry import registry, suggest
+from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.registry import registry
+from lavis_lite.common.settings import AnswerSettings, GenerationSettings, updated
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.blip_outputs import BlipOutput
 from lavis_lite.models.blip_models.inputs import InputError, checked_samples, checked_texts
-from lavis_lite.models.generation import GenerationSettings, generate
+from lavis_lite.models.generation import generate
 from lavis_lite.models.layers.attention import ImageKeyValues
 from lavis_lite.models.layers.cached_decoder import CachedDecoder
 from lavis_lite.models.layers.med import TextDecoder, TextTransformer, select_images
-
-INFERENCE_METHODS = ("rank", "generate")
 
 
 @dataclass
@@ -135,41 +135,33 @@ class BlipVQA(BlipBase):
     def predict_answers(
         self,
         samples: Mapping[str, Any],
-        num_beams: int = 3,
-        inference_method: Literal["rank", "generate"] = "rank",
-        max_len: int = 10,
-        min_len: int = 1,
-        num_ans_candidates: int = 128,
         answer_list: Sequence[str] | None = None,
+        **settings: Any,
     ) -> list[str]:
         """Return one answer a question.
 
         Args:
             samples: "image" and "text_input", as for `forward`.
-            inference_method: "rank" takes the likeliest of `answer_list`, "generate" says freely.
-            max_len: most tokens of a generated answer, [DEC] included; `min_len` likewise.
-            num_ans_candidates: how many answers are scored as a whole: those whose first tokens are the
-                likeliest; at most as many as there are.
+            answer_list: the answers to rank, if `inference_method` is "rank".
+            **settings: fields of `AnswerSettings`, such as `inference_method` or `num_beams`.
 
         Raises:
-            ValueError: an unknown method, or no answers to rank.
+            InputError: an unknown setting, a value out of range, or no answers to rank.
         """
-        if inference_method not in INFERENCE_METHODS:
-            raise ValueError(
-                f"inference_method is {inference_method!r}.{suggest(inference_method, INFERENCE_METHODS)}"
-            )
-        if inference_method == "generate":
-            return self._generate_answers(samples, num_beams, max_len, min_len)
+        try:
+            answering = updated(AnswerSettings(), settings, where="predict_answers")
+        except ConfigError as error:
+            raise InputError(str(error)) from error
+        if answering.inference_method == "generate":
+            return self._generate_answers(samples, answering)
         if not isinstance(answer_list, Sequence | None) or isinstance(answer_list, str):
             raise InputError(f"answer_list is a {type(answer_list).__name__}; give a list of answers.")
-        if num_ans_candidates < 1:
-            raise InputError(f"num_ans_candidates must be at least 1, found {num_ans_candidates}.")
         if not answer_list:
-            raise ValueError(
+            raise InputError(
                 "inference_method 'rank' needs answer_list, the answers to choose from; give one, or use "
                 "inference_method='generate'."
             )
-        best = self.rank_answers(samples, answer_list, num_ans_candidates)
+        best = self.rank_answers(samples, answer_list, answering.num_ans_candidates)
         return [answer_list[index] for index in best.tolist()]
 
     @torch.no_grad()
@@ -235,16 +227,17 @@ class BlipVQA(BlipBase):
         rows = torch.arange(len(input_ids), device=input_ids.device)[:, None].expand_as(predicted)[predicted]
         return losses.new_zeros(len(input_ids)).index_add(0, rows, losses)
 
-    def _generate_answers(
-        self, samples: Mapping[str, Any], num_beams: int, max_len: int, min_len: int
-    ) -> list[str]:
+    def _generate_answers(self, samples: Mapping[str, Any], answering: AnswerSettings) -> list[str]:
         question = self.read_question(samples)
         count = len(question.mask)
+        settings = GenerationSettings(
+            num_beams=answering.num_beams, max_length=answering.max_len, min_length=answering.min_len
+        )
         token_rows = generate(
-            CachedDecoder(self.text_decoder, question.kv, max_len, question.mask),
+            CachedDecoder(self.text_decoder, question.kv, settings.max_length, question.mask),
             torch.full((count, 1), self.dec_token_id, device=self.device),
             torch.ones(count, dtype=torch.long, device=self.device),
-            GenerationSettings(num_beams=num_beams, max_length=max_len, min_length=min_len),
+            settings,
             eos_id=self.tokenizer.sep_token_id,
             pad_id=self.tokenizer.pad_token_id,
         )

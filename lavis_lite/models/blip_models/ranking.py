@@ -11,29 +11,11 @@ import torch
 from torch import Tensor
 
 from lavis_lite.common import distributed
+from lavis_lite.common.settings import RankingSettings
 from lavis_lite.models.blip_models.matcher import BlipMatcher
 
 # The score of a pair that was no candidate: below all that were.
 NO_CANDIDATE = -100.0
-
-
-@dataclass
-class RankingSettings:
-    """How a split is ranked.
-
-    Attributes:
-        k_test: candidates that ITM re-ranks, of each image and of each text; at most as many as there are.
-        rerank: whether to re-rank at all.
-        rerank_max_tokens: text tokens that are read at once; bounds the memory.
-        text_batch: texts that are embedded at once.
-        kept_bytes: hidden states of images that are kept in memory; beyond it, images are read twice.
-    """
-
-    k_test: int = 256
-    rerank: bool = True
-    rerank_max_tokens: int = 1 << 15
-    text_batch: int = 256
-    kept_bytes: int = 2 << 30
 
 
 @dataclass
@@ -61,11 +43,11 @@ def rank_images_and_texts(
 
     Args:
         data_loader: yields {"image" or "video", "index"}, this rank's share of the images. It is read a
-            second time where the hidden states do not fit into `kept_bytes`.
+            second time where the hidden states do not fit into `rerank_cache_bytes`.
         texts: all of them.
         image_count: how many images there are, of all ranks; one that cannot be read is no candidate.
     """
-    text_embeddings = _embed_texts(model, texts, settings.text_batch)
+    text_embeddings = _embed_texts(model, texts, settings.text_batch_size)
     images = _embed_images(model, data_loader, settings)
     numbers = distributed.gather_rows(images.numbers)
     embeddings = distributed.gather_rows(images.embeddings)
@@ -119,7 +101,7 @@ def _embed_images(
         embeddings.append(embedded.float())
         kept += image_embeds.nbytes
         if hidden is not None:
-            hidden = None if kept > settings.kept_bytes else [*hidden, image_embeds]
+            hidden = None if kept > settings.rerank_cache_bytes else [*hidden, image_embeds]
     return _Images(torch.cat(numbers).to(model.device), torch.cat(embeddings), hidden)
 
 

@@ -115,7 +115,7 @@ def _build(
     if (run is not None or weights.settings) and model_class.__module__.startswith("lavis_lite."):
         _refuse_sizes_beyond(weights, model_class, settings)
     model = model_class.from_config(settings)
-    model.take(weights)
+    model.load(weights)
     return model, with_shared_settings({**config, "model": settings})
 
 

@@ -16,7 +16,7 @@ from lavis_lite.common.distributed import FILLER
 from lavis_lite.common.logs.metrics import MetricLog
 from lavis_lite.common.optim import SchedulePlan, build_optimizer, parameter_groups
 from lavis_lite.common.registry import registry
-from lavis_lite.runners.parallel import Alone
+from lavis_lite.runners.parallel import SingleProcess
 from lavis_lite.runners.precision import Precision
 
 
@@ -25,12 +25,12 @@ class StepResult:
     """What came of a step.
 
     Attributes:
-        done: False where it was left out.
+        updated: False where it was left out.
         stop_requested: any rank was asked to stop.
         bad_samples: unreadable samples that the ranks met in this step, those met before left out.
     """
 
-    done: bool
+    updated: bool
     loss: float
     gradient_norm: float
     lr: float
@@ -38,7 +38,7 @@ class StepResult:
     bad_samples: int
 
 
-class Optimization:
+class TrainStep:
     """The optimizer of a run, with its schedule and precision.
 
     Losses are minimised as the mean over all terms of the window and of all ranks: each batch's
@@ -46,10 +46,12 @@ class Optimization:
     the same step in one batch or in several, on one rank or on many.
     """
 
-    def __init__(self, config: RunConfig, shared: Alone, plan: SchedulePlan, precision: Precision) -> None:
-        model = shared.trained
+    def __init__(
+        self, config: RunConfig, strategy: SingleProcess, plan: SchedulePlan, precision: Precision
+    ) -> None:
+        model = strategy.trained
         self.config = config
-        self.shared = shared
+        self.strategy = strategy
         self.plan = plan
         self.precision = precision
         self.schedule = registry.get_lr_scheduler_class(config.lr_sched)
@@ -82,9 +84,9 @@ class Optimization:
         sums = torch.zeros(4, device=self.precision.device)
         sums[3] = float(bad_samples)
         for index, samples in enumerate(window):
-            with self.shared.gradient_sync(last=index == len(window) - 1):
+            with self.strategy.gradient_sync(last=index == len(window) - 1):
                 with self.precision.autocast():
-                    result = task.train_step(self.shared.module, samples)
+                    result = task.train_step(self.strategy.module, samples)
                 weight = torch.as_tensor(result.weight, dtype=torch.float32, device=sums.device)
                 weight = weight * (not samples.get(FILLER, False))
                 # an empty share must not turn NaN (a mean over nothing) into the sum
@@ -97,12 +99,12 @@ class Optimization:
         gradient_norm = self._finish_gradients(sums[1])
         loss_sum, weight_sum, stops, bad, norm = [*sums.tolist(), float(gradient_norm)]
         loss = loss_sum / max(weight_sum, 1.0)
-        done = self._update(finite=math.isfinite(loss) and math.isfinite(norm))
-        if done:
+        updated = self._update(finite=math.isfinite(loss) and math.isfinite(norm))
+        if updated:
             for report, weight in reports:
                 metrics.update(report, weight)
         self.optimizer.zero_grad(set_to_none=True)
-        return StepResult(done, loss, norm, lr, stop_requested=stops > 0, bad_samples=int(bad))
+        return StepResult(updated, loss, norm, lr, stop_requested=stops > 0, bad_samples=int(bad))
 
     def _set_lr(self, step: int) -> float:
         lr = self.schedule(step, self.plan)
@@ -115,7 +117,7 @@ class Optimization:
         self.precision.scaler.unscale_(self.optimizer)
         # DDP and FSDP2 have divided the sum by the number of ranks.
         factor = distributed.world_size() / total_weight.clamp(min=1.0)
-        return self.shared.finish_gradients(
+        return self.strategy.finish_gradients(
             self.parameters, factor, largest=self.config.clip_grad_norm or math.inf
         )
 
@@ -136,7 +138,7 @@ class Optimization:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "optimizer": self.shared.optimizer_state(self.optimizer),
+            "optimizer": self.strategy.optimizer_state(self.optimizer),
             "scaler": self.precision.scaler.state_dict(),
         }
 
@@ -146,7 +148,7 @@ class Optimization:
             {name: value for name, value in group.items() if name != "params"}
             for group in self.optimizer.param_groups
         ]
-        self.shared.load_optimizer_state(self.optimizer, state["optimizer"])
+        self.strategy.load_optimizer_state(self.optimizer, state["optimizer"])
         for group, own in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(own)
         if state["scaler"]:
