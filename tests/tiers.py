@@ -66,15 +66,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def starts_processes(item: pytest.Item) -> bool:
-    """Return whether a test, one of its fixtures or a helper of theirs uses a module that starts processes."""
+    """Return whether a test, one of its fixtures or a helper of either starts processes."""
     if not isinstance(item, pytest.Function):
         return False
     fixtures = [one.func for found in item._fixtureinfo.name2fixturedefs.values() for one in found]
-    return any(map(_uses_processes, [item.function, *fixtures]))
+    return any(map(uses_processes, [item.function, *fixtures]))
 
 
 @cache
-def _uses_processes(function: Callable[..., Any]) -> bool:
+def uses_processes(function: Callable[..., Any]) -> bool:
+    """Return whether a function of the tests, or a function of the tests that it calls, starts processes."""
     waiting, seen = [function], set()
     while waiting:
         current = waiting.pop()

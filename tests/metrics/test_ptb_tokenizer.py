@@ -96,6 +96,7 @@ def test_half_a_surrogate_pair_is_cleaned_away():
     assert tokenize(["a \ud83d cat"]) == ["a cat"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["a", "a ", "a-", "a.", "a,", "'", "<a b='", "1 ", "http://", "&a", "😀"])
 def test_ten_thousand_characters_take_no_more_than_seconds(unit):
     tokenized = tokenize([unit * (10_000 // len(unit)), "a cat"])
