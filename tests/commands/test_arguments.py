@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 import pytest
-from lavis_lite.commands.arguments import add_max_pixels
 from PIL import Image
 
+from lavis_lite.commands.arguments import add_max_pixels
 from lavis_lite.common.media.images import open_image
 
 
