@@ -106,7 +106,8 @@ def _build(
     config = model_defaults(model_class, model_type)
     if checkpoint is None:
         settings = {**config["model"], **overrides}
-        return model_class.from_config(settings), with_shared_settings({**config, "model": settings})
+        sections = with_shared_settings({**config, "model": settings}, model_class)
+        return model_class.from_config(settings), sections
     if run is not None:
         config = run.model_config(expected_arch=name)
     weights = load_address(checkpoint if run is None else run.weights())
@@ -116,7 +117,7 @@ def _build(
         _refuse_sizes_beyond(weights, model_class, settings)
     model = model_class.from_config(settings)
     model.load(weights)
-    return model, with_shared_settings({**config, "model": settings})
+    return model, with_shared_settings({**config, "model": settings}, model_class)
 
 
 def _refuse_sizes_beyond(weights: Weights, model_class: type[BaseModel], settings: Mapping[str, Any]) -> None:
