@@ -31,7 +31,13 @@ class BaseModel(nn.Module):
     model types to default yaml files.
     """
 
-    default_configs: Mapping[str, str] = {}
+    default_configs: ClassVar[Mapping[str, str]] = {}
+    # (processor, split) -> settings that a processor takes from the model's config unless it sets them.
+    shared_settings: ClassVar[Mapping[tuple[str, str], tuple[str, ...]]] = {
+        ("vis_processor", "train"): ("image_size",),
+        ("vis_processor", "eval"): ("image_size",),
+        ("text_processor", "train"): ("prompt",),
+    }
     # Weights that a training step may leave without gradient, which the ranks must reckon with:
     # "none", "same" (those of the first step, in every step), or "varying".
     unused_parameters: ClassVar[Literal["none", "same", "varying"]] = "none"

@@ -114,6 +114,7 @@ def test_every_sample_and_every_text_is_accounted_for(undisturbed):
         assert counts["samples"] == counts["kept"] + counts["filtered"] + counts["failed"]
 
 
+@pytest.mark.slow
 def test_a_finished_shard_says_what_it_was_made_of_and_with(undisturbed, crawl, weights, tmp_path):
     before = json.loads((undisturbed / "done" / "shard-000.json").read_text())
     other_threshold, _ = clean(crawl, tmp_path / "other", weights, threshold=0.6)
@@ -174,6 +175,7 @@ def test_generation_that_cannot_be_is_refused_before_the_first_shard(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_captions_are_the_same_whatever_the_batch_size(undisturbed, crawl, weights, tmp_path):
     before = parquet.read_table(undisturbed / "scores.parquet").to_pylist()
     for batch_size in (1, 5):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 from pyarrow import Table, parquet
 from shards import jpeg, write_tar
+from tiers import find_browser
 
 from lavis_lite.capfilt.inputs import from_shards
 from lavis_lite.capfilt.models import build_models
@@ -21,7 +21,6 @@ from lavis_lite.common.logs.progress import Progress
 from lavis_lite.datasets.web.shards import list_shards
 from lavis_lite.report.capfilt_report import write_capfilt_report
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NASTY = '<script>document.title="broken"</script> & "quotes" ünï'
 
 
@@ -108,13 +107,13 @@ def test_pictures_of_shards_of_equal_names_are_not_mixed_up(tmp_path):
     assert len(set(pictures)) == 2
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
+@pytest.mark.browser
 def test_a_browser_shows_the_page(page, tmp_path):
     """Titles, pictures and charts as a person finds them; the nasty text has changed nothing."""
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     said = subprocess.run(
-        [BROWSER, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
+        [find_browser(), *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
         capture_output=True,
         text=True,
         timeout=120,

@@ -199,6 +199,7 @@ def test_the_first_signal_decides_the_exit_code(run_file):
     assert stopped(run_file, "signaled_by_the_launcher")[0] == 130
 
 
+@pytest.mark.slow
 def test_a_signal_in_a_validation_saves_and_the_validation_is_made_up_for(run_file):
     code, state = stopped(run_file, "signaled_in_validation")
     assert (code, state["step"], state["evaluation_due"]) == (143, 5, True)

@@ -104,7 +104,6 @@ def _download(repository: str, revision: str | None, patterns: tuple[str, ...]) 
         else:
             reason = (
                 f"the hub cannot be reached and its cache does not hold the repository "
-                f"({first_line(error)}); check "
-                "the network, or set the path of a local copy."
+                f"({first_line(error)}); check the network, or set the path of a local copy."
             )
         raise HubError(f"{repository}: {reason}") from error

@@ -117,7 +117,7 @@ def _build(
             _refuse_much_larger_model(weights, model_class, settings)
         model = model_class.from_config(settings)
         model.load(weights)
-    return model, with_shared_settings({**config, "model": settings})
+    return model, with_shared_settings({**config, "model": settings}, model_class)
 
 
 def _refuse_much_larger_model(
