@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -24,7 +25,7 @@ POINTS_PER_SERIES = 200
 MARKED_POINTS = 30  # more are shown only where the pointer is
 LEGEND_LETTERS, LEGEND_COLUMNS = 40, 2
 LARGEST = 1e100  # beyond it, the arithmetic of an axis would overflow
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "lavis_lite",
     "text.parse_math": False,
