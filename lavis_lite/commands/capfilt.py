@@ -8,9 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lavis_lite.commands.arguments import finite_float, non_negative_float, positive_int
-from lavis_lite.commands.pixel_limit import add_max_pixels
-from lavis_lite.commands.user_code import add_code_arguments, import_user_code
+from lavis_lite.commands.arguments import (
+    add_code_arguments,
+    add_max_pixels,
+    finite_float,
+    import_user_code,
+    non_negative_float,
+    positive_int,
+)
 
 MODEL_HELP = "run folder, weights file, URL or hub name"
 

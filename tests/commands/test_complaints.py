@@ -227,7 +227,7 @@ def test_without_a_home_folder_only_what_needs_the_cache_is_refused(command, mon
     for name in ("HOME", "LAVIS_LITE_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    with pytest.raises(NoCacheError, match="set LAVIS_LITE_CACHE to a folder"):
+    with pytest.raises(NoCacheError, match="set LAVIS_LITE_CACHE to a writable folder"):
         cache_root()
     assert resolve(tmp_path / "a.json") == tmp_path / "a.json"
     code, out, _ = command("datasets")
