@@ -32,6 +32,12 @@ class BaseModel(nn.Module):
     """
 
     default_configs: ClassVar[Mapping[str, str]] = {}  # model type -> name or path of a yaml file
+    # (processor, split) -> settings that a processor takes from the model's config unless it sets them.
+    shared_settings: ClassVar[Mapping[tuple[str, str], tuple[str, ...]]] = {
+        ("vis_processor", "train"): ("image_size",),
+        ("vis_processor", "eval"): ("image_size",),
+        ("text_processor", "train"): ("prompt",),
+    }
     # Which weights a training step may leave without a gradient: "none", "same" (the same ones in every
     # step), or "varying". Data-parallel training depends on it.
     unused_parameters: ClassVar[Literal["none", "same", "varying"]] = "none"

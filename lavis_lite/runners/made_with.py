@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from lavis_lite.common import distributed
 from lavis_lite.common.config.run_config import RunConfig
-from lavis_lite.common.results import library_version, settings_digest, weights_digest
+from lavis_lite.common.results import library_version, settings_digest, state_dict_digest
 from lavis_lite.runners.precision import Precision
 
 # Where weights come from is said by their digest; how memory is saved changes no result.
@@ -46,7 +46,7 @@ def describe_evaluation(
     }
     if weights is None:
         weights = distributed.broadcast_object(
-            weights_digest(model.state_dict()) if distributed.is_rank_zero() else None
+            state_dict_digest(model.state_dict()) if distributed.is_rank_zero() else None
         )
     return {
         "step": step,
