@@ -1,11 +1,12 @@
-# make demo: from nothing to a trained captioner and a report. make test: every check.
-# VENV=path uses an environment that is already there (the package itself is installed into it).
+# make demo: from nothing to a trained captioner and a report.
+# make test: every check. make test-fast: the tests that take no process of their own, in a minute or two.
+# VENV=path uses an existing environment (the package is installed into it).
 VENV ?= .venv
 PYTHON ?= python3
 OUTPUT ?= output/demo
 BIN := $(VENV)/bin
 
-.PHONY: install demo test fuzz lint clean
+.PHONY: install demo test test-fast test-lowest wheel fuzz lint clean
 
 install: $(VENV)/.lavis_lite_installed
 
@@ -23,6 +24,22 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+
+test-fast: install
+	$(BIN)/python -m pytest -m "not slow" -q
+
+# The fast tests with the lowest version of every dependency that pyproject.toml allows.
+test-lowest:
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable ".[dev]"
+	.venv-lowest/bin/python -m pytest -m "not slow" -q
+
+# Build the wheel, and import what is in it from an environment that has only its dependencies.
+wheel: install
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m zipfile --list dist/*.whl | grep -c -E "configs/.*\.(yaml|json|txt)|report/.*\.html|py.typed"
 
 # Ten thousand damaged inputs; `make test` reads a few hundred of them.
 fuzz: install

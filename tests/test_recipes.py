@@ -29,6 +29,7 @@ def ids(paths: list[Path]) -> list[str]:
     return [path.stem for path in paths]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=ids(RECIPES))
 def test_a_recipe_builds_its_model_and_names_real_data_sets_and_splits(path):
     config = load_config(path, OPTIONS.get(path.stem, []))
@@ -72,6 +73,7 @@ def test_a_script_runs_a_recipe_that_is_there(path, tmp_path):
     assert path.stat().st_mode & 0o111
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", LOOPS, ids=ids(LOOPS))
 def test_a_loop_names_recipes_and_stages_that_are_there(path):
     loop = parse(Loop, read_loop(path), where="")

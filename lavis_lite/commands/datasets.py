@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lavis_lite.datasets.annotations.parquet_files import StoredImage
 
-from lavis_lite.commands.arguments import non_negative_int, positive_int
-from lavis_lite.commands.user_code import add_import_argument
+from lavis_lite.commands.arguments import add_import_argument, non_negative_int, positive_int
 
 SHOWN = 20
 
