@@ -253,10 +253,9 @@ def _execute_status(options: argparse.Namespace) -> int:
 
 
 def _settings(settings_class: type, options: Sequence[str], held: dict[str, Any] | None = None) -> Any:
-    from omegaconf import OmegaConf
 
-    from lavis_lite.common.config.layering import read_options
+    from lavis_lite.common.config.layering import plain_values, read_options
     from lavis_lite.common.config.schema import parse
 
-    given = OmegaConf.to_container(read_options(options), resolve=True)
+    given = plain_values(read_options(options))
     return parse(settings_class, {**(held or {}), **given}, where="capfilt")

@@ -147,7 +147,7 @@ def model_defaults(model_class: type[BaseModel], model_type: str | None) -> dict
         raise UnknownNameError(
             f"The model {name!r} has no type {model_type!r}.{suggest(str(model_type), types)}"
         )
-    defaults = _plain(read_yaml(default_path("models", types[model_type])))
+    defaults = plain_values(read_yaml(default_path("models", types[model_type])))
     return {"model": defaults.get("model") or {}, "preprocess": defaults.get("preprocess") or {}}
 
 
@@ -164,7 +164,7 @@ def dataset_defaults(
         return {}
     if variant not in variants:
         raise UnknownNameError(f"The data set {name!r} has no type {variant!r}.{suggest(variant, variants)}")
-    content = _plain(read_yaml(default_path("datasets", variants[variant])))
+    content = plain_values(read_yaml(default_path("datasets", variants[variant])))
     return next(iter((content.get("datasets") or {}).values()), None) or {}
 
 
@@ -176,14 +176,14 @@ def default_path(kind: str, name: str) -> Path:
 
 def with_shared_settings(sections: Mapping[str, Any], model_class: type[BaseModel]) -> dict[str, Any]:
     """Return a copy of `sections` whose processors take from the model what both share, as the image size."""
-    sections = copy.deepcopy(dict(sections))
-    for owner in (sections.get("preprocess"), *(sections.get("datasets") or {}).values()):
+    shared = copy.deepcopy(dict(sections))
+    for owner in (shared.get("preprocess"), *(shared.get("datasets") or {}).values()):
         for kind, split, settings in _processors_of(owner):
             for key in model_class.shared_settings.get((kind, split), ()):
-                value = sections["model"].get(key)
+                value = shared["model"].get(key)
                 if value is not None and _takes(settings.get("name"), key):
                     settings.setdefault(key, value)
-    return sections
+    return shared
 
 
 def _disagreements(
@@ -257,6 +257,13 @@ def read_options(options: Sequence[str]) -> DictConfig:
                 f"with a space ({first_line(error)})."
             ) from error
     return settings
+
+
+def plain_values(config: DictConfig, throw_on_missing: bool = False) -> dict[str, Any]:
+    """Return `config` as plain values, ``${...}`` resolved."""
+    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=throw_on_missing)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def is_set(options: Sequence[str], key_path: str) -> bool:
@@ -333,17 +340,10 @@ def _merge(layers: Sequence[Layer]) -> dict[str, Any]:
             if settings is not None and kind not in settings:
                 settings[kind] = default
     try:
-        return _plain(merged, throw_on_missing=True)
+        return plain_values(merged, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", "") or ""
         raise ConfigError(f"{_locate(layers, key)}: {key}: {first_line(error)}") from error
-
-
-def _plain(config: DictConfig, throw_on_missing: bool = False) -> dict[str, Any]:
-    """Return `config` as plain values, ``${...}`` resolved."""
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=throw_on_missing)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
 
 
 def _locate(layers: Sequence[Layer], key_path: str) -> str:
