@@ -183,7 +183,7 @@ def _histogram(rows: Sequence[Row], score: str) -> Markup:
             series[source] = [
                 (low + (place + 0.5) * width, count / len(values)) for place, count in enumerate(counts)
             ]
-    return Markup(line_chart(series, f"{score}: share of the texts", x_label=score, y_label=""))
+    return Markup(line_chart(series, f"{score}: share of the texts", x_label=score))
 
 
 def _is_number(value: float | None) -> bool:

@@ -231,7 +231,7 @@ def _charts(log: list[dict[str, Any]]) -> tuple[list[Markup], list[Markup]]:
 
 
 def _chart(series: Mapping[str, list[tuple[float, float]]], title: str) -> Markup:
-    return Markup(line_chart(series, title, x_label="step", y_label=""))  # line_chart has escaped it
+    return Markup(line_chart(series, title, x_label="step"))  # line_chart has escaped it
 
 
 def _note(line: Mapping[str, Any]) -> tuple[str, str]:
