@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -19,6 +19,9 @@ from lavis_lite.common.registry import registry
 from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.models.weights.adapters.addresses import Weights, load_address
 from lavis_lite.models.weights.adapters.recognize import arch_of, explain_misfit
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ class BaseModel(nn.Module):
         self.trained_steps: int | None = None  # of the weights that were loaded, where their file says
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> BaseModel:
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Build from a mapping of `Config` fields and load the weights it names.
 
         Raises:
@@ -71,7 +74,7 @@ class BaseModel(nn.Module):
         return model
 
     @classmethod
-    def from_pretrained(cls, model_type: str, **overrides: Any) -> BaseModel:
+    def from_pretrained(cls, model_type: str | None, **overrides: Any) -> Self:
         """Build the published model of this type."""
         return cls.from_config({**model_defaults(cls, model_type)["model"], **overrides})
 
@@ -195,7 +198,7 @@ class BaseModel(nn.Module):
         """Run the model through torch.compile; the names of its weights stay."""
         self.compile(dynamic=True)
 
-    def train(self, mode: bool = True) -> BaseModel:
+    def train(self, mode: bool = True) -> Self:
         """Switch to training; parts with nothing to train stay deterministic."""
         super().train(mode)
         if mode:
