@@ -34,7 +34,8 @@ class MyNumbers(BaseDatasetBuilder):
 
     def build(self, split: str) -> BaseDataset:
         images, texts = self.processors(split == "train")
-        return BaseDataset([{"number": i} for i in range(self.config.count)], self.image_root(), images, texts)
+        numbers = [{"number": number} for number in range(self.config.count)]
+        return BaseDataset(numbers, self.image_root(), images, texts)
 
 
 @registry.register_model("my_model")
