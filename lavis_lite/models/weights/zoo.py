@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import torch
 
 from lavis_lite.common.checkpoint.store import CheckpointError
-from lavis_lite.common.config.layering import model_defaults, with_shared_settings
+from lavis_lite.common.config.layering import model_defaults
+from lavis_lite.common.config.shared_settings import with_shared_settings
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.models.base_model import BaseModel
@@ -212,7 +213,7 @@ def _build(
             _refuse_much_larger_model(weights, model_class, settings)
         model = model_class.from_config(settings)
         model.load(weights)
-    return model, with_shared_settings({**config, "model": settings}, model_class)
+    return model, with_shared_settings(config, model_class, model.config)
 
 
 def _refuse_much_larger_model(
