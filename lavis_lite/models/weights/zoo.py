@@ -236,7 +236,11 @@ def _refuse_much_larger_model(
 
 
 class _SkipInitialization(TorchFunctionMode):
-    """Skip in-place operations on tensors: on the meta device they are slow and have no effect."""
+    """Skip the operations of initialization: on the meta device they are slow and have no effect."""
+
+    FUNCTIONS = frozenset(
+        ("normal_", "uniform_", "trunc_normal_", "erfinv_", "clamp_", "mul_", "add_", "fill_", "zero_")
+    )
 
     def __torch_function__(
         self,
@@ -245,9 +249,8 @@ class _SkipInitialization(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        name = getattr(func, "__name__", "")
-        if name.endswith("_") and not name.endswith("__") and name != "requires_grad_":
-            return args[0] if args else (kwargs or {}).get("tensor")
+        if args and getattr(func, "__name__", "") in self.FUNCTIONS:
+            return args[0]
         return func(*args, **(kwargs or {}))
 
 
