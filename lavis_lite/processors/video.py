@@ -80,7 +80,7 @@ class BlipVideoEvalProcessor(_VideoProcessor):
 
 @registry.register_processor("blip_video_train")
 class BlipVideoTrainProcessor(_VideoProcessor):
-    """Crops and flips random frames of equal spans, all alike: (3, n_frms, image_size, image_size) float32."""
+    """Crops and flips random frames of equal spans, all alike: (3, n_frms, image_size, image_size)."""
 
     @dataclass
     class Config(_VideoProcessor.Config):
