@@ -21,7 +21,7 @@ SIZE_MARGIN = 200_000_000  # numbers; a model that large may be built whatever t
 
 def load_model(
     name: str,
-    model_type: str,
+    model_type: str | None,
     is_eval: bool = False,
     device: str | torch.device = "cpu",
     checkpoint: str | Path | None = None,
@@ -69,7 +69,7 @@ def _processors(section: Mapping[str, Any] | None) -> Processors:
 
 def load_model_and_preprocess(
     name: str,
-    model_type: str,
+    model_type: str | None,
     is_eval: bool = False,
     device: str | torch.device = "cpu",
     checkpoint: str | Path | None = None,
@@ -93,7 +93,7 @@ def load_model_and_preprocess(
 
 def _build(
     name: str,
-    model_type: str,
+    model_type: str | None,
     checkpoint: str | Path | None,
     trust_imports: bool,
     overrides: Mapping[str, Any],
