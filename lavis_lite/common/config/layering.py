@@ -180,10 +180,15 @@ def with_shared_settings(sections: Mapping[str, Any], model_class: type[BaseMode
     for owner in (sections.get("preprocess"), *(sections.get("datasets") or {}).values()):
         for kind, split, settings in _processors_of(owner):
             for key in model_class.shared_settings.get((kind, split), ()):
-                value = sections["model"].get(key)
+                value = _model_setting(sections, model_class, key)
                 if value is not None and _takes(settings.get("name"), key):
                     settings.setdefault(key, value)
     return sections
+
+
+def _model_setting(sections: Mapping[str, Any], model_class: type[BaseModel], key: str) -> Any:
+    """Return a setting of the model: of its section, else the default of its `Config`."""
+    return sections["model"].get(key, getattr(model_class.Config, key, None))
 
 
 def _disagreements(
@@ -193,7 +198,7 @@ def _disagreements(
     for name, dataset in sections["datasets"].items():
         for kind, split, settings in _processors_of(dataset):
             for key in model_class.shared_settings.get((kind, split), ()):
-                value, expected = settings.get(key), sections["model"].get(key)
+                value, expected = settings.get(key), _model_setting(sections, model_class, key)
                 if value is not None and expected is not None and value != expected:
                     path = f"datasets.{name}.{kind}.{split}.{key}"
                     yield (
