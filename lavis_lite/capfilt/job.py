@@ -158,7 +158,7 @@ class Job:
         return result
 
     def _batches(self, unit: Unit, result: ShardResult) -> Iterator[list[DecodedSample]]:
-        samples = unit.read(result.damage.append)
+        samples = unit.read(result.damage)
         workers = max(1, self.settings.num_workers)
         with ThreadPoolExecutor(workers, thread_name_prefix="capfilt-decode") as decoders:
             while batch := list(islice(samples, self.settings.batch_size)):
