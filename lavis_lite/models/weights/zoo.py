@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from lavis_lite.common.checkpoint.store import CheckpointError
 from lavis_lite.common.config.layering import model_defaults, with_shared_settings
@@ -128,14 +129,39 @@ def _refuse_much_larger_model(
     Raises:
         CheckpointError: the settings, which may come from an untrusted folder, describe a larger model.
     """
-    with torch.device("meta"):
-        described = sum(tensor.numel() for tensor in model_class.from_config(settings).state_dict().values())
+    state_dict = build_on_meta(model_class, settings).state_dict()
+    described = sum(tensor.numel() for tensor in state_dict.values())
     stored = sum(tensor.numel() for tensor in weights.checkpoint["model"].values())
     if described > SIZE_MARGIN + 4 * stored:  # momentum copies and heads may be missing in the weights
         raise CheckpointError(
             f"{weights.source}: holds {stored:,} numbers, but the settings beside it describe a model of "
             f"{described:,}."
         )
+
+
+class _SkipInitialization(TorchFunctionMode):
+    """Skip the operations of initialization: on the meta device they are slow and have no effect."""
+
+    FUNCTIONS = frozenset(
+        ("normal_", "uniform_", "trunc_normal_", "erfinv_", "clamp_", "mul_", "add_", "fill_", "zero_")
+    )
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if args and getattr(func, "__name__", "") in self.FUNCTIONS:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def build_on_meta(model_class: type[BaseModel], settings: Mapping[str, Any]) -> BaseModel:
+    """Return a model without memory for its weights, to see their names and shapes."""
+    with torch.device("meta"), _SkipInitialization():
+        return model_class.from_config(settings)
 
 
 class ModelZoo:
