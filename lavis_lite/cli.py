@@ -18,10 +18,7 @@ from lavis_lite.commands.user_code import add_code_arguments
 from lavis_lite.common.signals import StoppedError, end_with_launcher, exit_on_signals
 
 # Modules of lavis_lite.commands that add a parser of their own; light to import.
-COMMANDS = (
-    *("caption", "report", "models", "convert", "search", "datasets", "download", "shards", "capfilt"),
-    "bootstrap",
-)
+COMMANDS = ("caption", "report", "models", "convert", "search", "datasets", "download", "shards", "capfilt")
 TRAINING = ("train", "evaluate")
 DEBUG_VARIABLE = "LAVIS_LITE_DEBUG"
 CLOSED_PIPE = 128 + 13  # what a shell shows for a program whose reader went away (SIGPIPE)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from lavis_lite.commands.user_code import add_import_argument
+
 
 @dataclass(frozen=True)
 class ModelRow:
@@ -26,12 +28,12 @@ class ModelRow:
 def add_parser(commands: Any) -> None:
     """Add ``lavis-lite models``."""
     parser = commands.add_parser("models", help="list models, their sizes and weights", allow_abbrev=False)
-    parser.add_argument("--import", dest="imports", nargs="+", default=[], metavar="MODULE")
+    add_import_argument(parser)
     parser.set_defaults(execute=_execute)
 
 
 def _execute(options: argparse.Namespace) -> int:
-    from lavis_lite.common.config.layering import import_modules
+    from lavis_lite.common.config.user_modules import import_modules
 
     import_modules(options.imports)
     print(format_table(list(list_models())))
