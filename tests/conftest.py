@@ -86,9 +86,10 @@ def registered() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shapes_folder(cache: Path) -> Path:
     """Forty drawn images to train on, ten to validate, ten to test."""
-    from shapes.write import write_shapes_caption
+    from shapes.write_caption import CaptionSettings
 
-    return write_shapes_caption(cache / "small_shapes", seed=7, train=40, val=10, test=10, image_size=32)
+    settings = CaptionSettings(seed=7, train_images=40, val_images=10, test_images=10, drawn_size=32)
+    return settings.draw(cache / "small_shapes")
 
 
 @pytest.fixture

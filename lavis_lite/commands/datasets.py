@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lavis_lite.commands.arguments import non_negative_int, positive_int
-from lavis_lite.commands.user_code import add_import_argument
+from lavis_lite.commands.arguments import add_import_argument, non_negative_int, positive_int
 
 if TYPE_CHECKING:
     from lavis_lite.datasets.annotations.parquet_files import StoredImage

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lavis_lite.commands.user_code import add_import_argument
+from lavis_lite.commands.arguments import add_import_argument
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lavis_lite.commands.arguments import positive_int
+from lavis_lite.commands.arguments import add_import_argument, positive_int
 from lavis_lite.commands.make_shards import make_shards
-from lavis_lite.commands.user_code import add_import_argument
 
 if TYPE_CHECKING:
     from lavis_lite.datasets.web.shards import Shard

@@ -1,17 +1,18 @@
-"""The drawn data sets: made here, at first use, without any network."""
+"""The builders of the drawn data sets: they draw at first use, then read as the usual builders do."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch.utils.data import Dataset
 
+from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
-from lavis_lite.common.storage.cache import resolve
 from lavis_lite.datasets.builders.caption import CaptionBuilder
 from lavis_lite.datasets.builders.classification import ClassificationBuilder
 from lavis_lite.datasets.builders.nlvr import NLVRBuilder
@@ -21,23 +22,87 @@ from lavis_lite.datasets.builders.vqa import VQABuilder
 from lavis_lite.datasets.builders.web import WebCaptionBuilder
 from lavis_lite.datasets.caption import CaptionEvalDataset
 
-from .drawn import DrawnBuilder, DrawnConfig, WebConfig, defaults, ensure_web_shards
-from .read import read_scenes
+from .pictures import SPLITS, read_scenes
+from .scene import Scene
 from .truth import main_object_is_right
-from .write import write_shapes_caption
-from .write_classification import ClassificationSettings, write_classification
-from .write_nlvr import NLVRSettings, write_nlvr
-from .write_video import VideoSettings, write_video
-from .write_vqa import VQASettings, write_vqa
+from .write_caption import CaptionSettings
+from .write_classification import ClassificationSettings
+from .write_nlvr import NLVRSettings
+from .write_once import DrawnSettings
+from .write_video import VideoSettings
+from .write_vqa import VQASettings
+from .write_web import WebSettings
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclass
+class DrawnConfig:
+    """Where a data set is drawn.
+
+    Attributes:
+        folder: None for a folder in the cache, named after the settings.
+    """
+
+    folder: str | None = None
+
+
+class DrawnBuilder:
+    """Draw a data set before the usual builder reads it.
+
+    Put this class before that builder among the bases, and set these attributes:
+
+    Attributes:
+        settings_class: what is drawn; `Config` extends it.
+        files: names of a split's annotation files, with ``{split}`` in them.
+        evaluation_files: further files that the splits other than "train" read.
+        media: folder of the images or videos.
+    """
+
+    settings_class: ClassVar[type[DrawnSettings]]
+    files: ClassVar[tuple[str, ...]] = ()
+    evaluation_files: ClassVar[tuple[str, ...]] = ()
+    media: ClassVar[str] = "images"
+
+    config: Any
+
+    def splits(self) -> list[str]:
+        """Return the names of the splits that can be built."""
+        return list(SPLITS)
+
+    def draw(self) -> Path:
+        """Draw the data set if it is not there, and return its folder.
+
+        Raises:
+            ConfigError: files are named, which would not be read.
+        """
+        settings_class, config = self.settings_class, self.config
+        for key, value in (("images", config.images), ("build_info", config.build_info.annotations)):
+            if value:
+                raise ConfigError(
+                    f"datasets.{settings_class.data_set}.{key}: this data set is drawn and reads no other "
+                    "files; leave it out, or set folder to where it is to be drawn."
+                )
+        names = [field.name for field in dataclasses.fields(settings_class)]
+        return settings_class(**{name: getattr(config, name) for name in names}).draw(config.folder)
+
+    def annotation_files(self, split: str) -> list[Path]:
+        """Return the annotation files of a split."""
+        names = self.files if split == "train" else self.files + self.evaluation_files
+        return [self.draw() / "annotations" / name.format(split=split) for name in names]
+
+    def image_root(self) -> Path:
+        """Return the folder of the images or videos."""
+        return self.draw() / self.media
 
 
 class ShapesCaptionEvalDataset(CaptionEvalDataset):
-    """Drawn images, of which the truth is known."""
+    """Drawn images whose scenes are known."""
 
-    scenes: Mapping[str, Any]
+    scenes: Mapping[str, Scene]
 
     def truth_metrics(self, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Return the share of captions that name the main object's shape and colour correctly."""
+        """Return the share of captions that name the main object's shape and color correctly."""
         right = [
             main_object_is_right(
                 record["caption"], self.scenes[self.annotations[record["instance_id"]]["image"]]
@@ -48,222 +113,151 @@ class ShapesCaptionEvalDataset(CaptionEvalDataset):
 
 
 @registry.register_builder("shapes_caption")
-class ShapesCaptionBuilder(CaptionBuilder):
+class ShapesCaptionBuilder(DrawnBuilder, CaptionBuilder):
     """Captions of drawn scenes, in COCO's layout."""
 
-    default_configs = defaults("caption")
+    default_configs: ClassVar[Mapping[str, str]] = {"default": str(CONFIGS / "caption.yaml")}
     eval_dataset_cls = ShapesCaptionEvalDataset
+    settings_class = CaptionSettings
+    files = ("shapes_karpathy_{split}.json",)
 
     @dataclass
-    class Config(CaptionBuilder.Config):
-        """Settings.
+    class Config(CaptionSettings, DrawnConfig, CaptionBuilder.Config):
+        """What is drawn, where, and how it is read."""
 
-        Attributes:
-            folder: where the data set is drawn; None for a folder in the cache, named by the settings.
-            seed: of the scenes.
-            train_images, val_images, test_images: how many of each.
-            drawn_size: side of the drawn images in pixels.
-        """
-
-        folder: str | None = None
-        seed: int = 42
-        train_images: int = 4000
-        val_images: int = 200
-        test_images: int = 300
-        drawn_size: int = 96
+        def check(self) -> list[tuple[str, str]]:
+            """Return an error for each value that cannot be used."""
+            return [*CaptionSettings.check(self), *CaptionBuilder.Config.check(self)]
 
     config: Config
 
-    def splits(self) -> list[str]:
-        """Return the names of the splits that can be built."""
-        return ["train", "val", "test"]
-
     def build(self, split: str) -> Dataset:
         """Return one split, drawing the data set first if it is not there."""
-        self.check_split(split)
-        folder = self.draw()
-        is_train = split == "train"
-        annotations = self.read([folder / "annotations" / f"shapes_karpathy_{split}.json"], is_train)
-        dataset = self.dataset(annotations, folder / "images", is_train)
-        if not is_train:
-            dataset.scenes = read_scenes(folder, split)
+        dataset = super().build(split)
+        if isinstance(dataset, ShapesCaptionEvalDataset):
+            dataset.scenes = read_scenes(self.draw(), split)
         return dataset
-
-    def draw(self) -> Path:
-        """Draw the data set if it is not there, and return its folder."""
-        config = self.config
-        counts = (config.train_images, config.val_images, config.test_images)
-        name = "_".join(str(number) for number in (config.seed, *counts, config.drawn_size))
-        folder = Path(config.folder).expanduser() if config.folder else resolve(f"shapes/caption_{name}")
-        write_shapes_caption(
-            folder,
-            seed=config.seed,
-            train=config.train_images,
-            val=config.val_images,
-            test=config.test_images,
-            image_size=config.drawn_size,
-        )
-        return folder
 
 
 @registry.register_builder("shapes_retrieval")
-class ShapesRetrievalBuilder(RetrievalBuilder):
-    """The drawn scenes of shapes_caption, to find one by the other."""
+class ShapesRetrievalBuilder(DrawnBuilder, RetrievalBuilder):
+    """The drawn scenes of shapes_caption, to find an image by its caption and the reverse."""
 
-    default_configs = defaults("retrieval")
-    Config = ShapesCaptionBuilder.Config
+    default_configs: ClassVar[Mapping[str, str]] = {"default": str(CONFIGS / "retrieval.yaml")}
+    settings_class = CaptionSettings
+    files = ("shapes_karpathy_{split}.json",)
 
-    splits = ShapesCaptionBuilder.splits
-    draw = ShapesCaptionBuilder.draw
+    @dataclass
+    class Config(CaptionSettings, DrawnConfig, RetrievalBuilder.Config):
+        """What is drawn, and where."""
 
-    def annotation_files(self, split: str) -> list[Path]:
-        """Return the file of a split, drawn first if it is not there."""
-        return [self.draw() / "annotations" / f"shapes_karpathy_{split}.json"]
-
-    def image_root(self) -> Path:
-        """Return the folder of the images."""
-        return self.draw() / "images"
+    config: Config
 
 
 @registry.register_builder("shapes_vqa")
 class ShapesVQABuilder(DrawnBuilder, VQABuilder):
     """Questions about drawn scenes."""
 
-    default_configs = defaults("vqa")
-    drawn_name = "shapes_vqa"
+    default_configs: ClassVar[Mapping[str, str]] = {"default": str(CONFIGS / "vqa.yaml")}
     settings_class = VQASettings
-    write = staticmethod(write_vqa)
-    files = ("shapes_vqa_{split}.json", "answer_list.json")
+    files = ("shapes_vqa_{split}.json",)
+    evaluation_files = ("answer_list.json",)
 
     @dataclass
     class Config(VQASettings, DrawnConfig, VQABuilder.Config):
         """What is drawn and asked, and where."""
 
-        def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that cannot be."""
-            return VQASettings.check(self)
-
     config: Config
-
-    def annotation_files(self, split: str) -> list[Path]:
-        """Return the file of questions, and of an evaluation split the list of answers."""
-        files = super().annotation_files(split)
-        return files[:1] if split == "train" else files
 
 
 @registry.register_builder("shapes_nlvr")
 class ShapesNLVRBuilder(DrawnBuilder, NLVRBuilder):
     """Sentences about two drawn scenes."""
 
-    default_configs = defaults("nlvr")
-    drawn_name = "shapes_nlvr"
+    default_configs: ClassVar[Mapping[str, str]] = {"default": str(CONFIGS / "nlvr.yaml")}
     settings_class = NLVRSettings
-    write = staticmethod(write_nlvr)
     files = ("shapes_nlvr_{split}.json",)
 
     @dataclass
     class Config(NLVRSettings, DrawnConfig, NLVRBuilder.Config):
         """What is drawn and said, and where."""
 
-        def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that cannot be."""
-            return NLVRSettings.check(self)
-
     config: Config
 
 
 @registry.register_builder("shapes_classification")
 class ShapesClassificationBuilder(DrawnBuilder, ClassificationBuilder):
-    """Drawn scenes, labelled by their largest object."""
+    """Drawn scenes, labeled by their largest object."""
 
-    default_configs = defaults("classification")
-    drawn_name = "shapes_classification"
+    default_configs: ClassVar[Mapping[str, str]] = {"default": str(CONFIGS / "classification.yaml")}
     settings_class = ClassificationSettings
-    write = staticmethod(write_classification)
     files = ("shapes_classification_{split}.json",)
 
     @dataclass
     class Config(ClassificationSettings, DrawnConfig, ClassificationBuilder.Config):
         """What is drawn, and where."""
 
-        def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that cannot be."""
-            return ClassificationSettings.check(self)
-
     config: Config
 
     def class_names(self) -> list[str]:
-        """Return the names that were written with the images."""
+        """Return the class names that were written with the images."""
         return json.loads((self.draw() / "annotations" / "classes.json").read_text(encoding="utf-8"))
 
 
-class _DrawnVideos(DrawnBuilder):
-    drawn_name = "shapes_video"
-    settings_class = VideoSettings
-    write = staticmethod(write_video)
-    media = "videos"
-
-
 @registry.register_builder("shapes_video_retrieval")
-class ShapesVideoRetrievalBuilder(_DrawnVideos, MSRVTTRetrievalBuilder):
+class ShapesVideoRetrievalBuilder(DrawnBuilder, MSRVTTRetrievalBuilder):
     """Find a drawn clip by what happens in it."""
 
-    default_configs = defaults("video_retrieval")
+    default_configs: ClassVar[Mapping[str, str]] = {"default": str(CONFIGS / "video_retrieval.yaml")}
+    settings_class = VideoSettings
     files = ("shapes_video_retrieval_{split}.json",)
+    media = "videos"
 
     @dataclass
-    class Config(VideoSettings, DrawnConfig, RetrievalBuilder.Config):
+    class Config(VideoSettings, DrawnConfig, MSRVTTRetrievalBuilder.Config):
         """What is drawn, and where."""
-
-        def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that cannot be."""
-            return VideoSettings.check(self)
 
     config: Config
 
 
 @registry.register_builder("shapes_video_qa")
-class ShapesVideoQABuilder(_DrawnVideos, VideoQABuilder):
+class ShapesVideoQABuilder(DrawnBuilder, VideoQABuilder):
     """Questions about drawn clips."""
 
-    default_configs = defaults("video_qa")
-    files = ("shapes_video_qa_{split}.json", "answer_list.json")
+    default_configs: ClassVar[Mapping[str, str]] = {"default": str(CONFIGS / "video_qa.yaml")}
+    settings_class = VideoSettings
+    files = ("shapes_video_qa_{split}.json",)
+    evaluation_files = ("answer_list.json",)
+    media = "videos"
 
     @dataclass
     class Config(VideoSettings, DrawnConfig, VideoQABuilder.Config):
         """What is drawn, and where."""
 
-        def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that cannot be."""
-            return VideoSettings.check(self)
-
     config: Config
-
-    def annotation_files(self, split: str) -> list[Path]:
-        """Return the file of questions, and of an evaluation split the list of answers."""
-        files = super().annotation_files(split)
-        return files[:1] if split == "train" else files
 
 
 @registry.register_builder("shapes_web")
-class ShapesWebBuilder(WebCaptionBuilder):
-    """Drawn scenes with captions as bad as the web's, drawn at first use."""
+class ShapesWebBuilder(DrawnBuilder, WebCaptionBuilder):
+    """Drawn scenes with captions as bad as the web's, in tar shards."""
 
-    default_configs = defaults("web")
+    default_configs: ClassVar[Mapping[str, str]] = {"default": str(CONFIGS / "web.yaml")}
+    settings_class = WebSettings
 
     @dataclass
-    class Config(WebConfig, WebCaptionBuilder.Config):
-        """What is drawn, and how it is read."""
+    class Config(WebSettings, DrawnConfig, WebCaptionBuilder.Config):
+        """What is drawn, where, and how it is read."""
 
         def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that cannot be."""
-            return [*WebConfig.check(self), *WebCaptionBuilder.Config.check(self)]
+            """Return an error for each value that cannot be used."""
+            return [*WebSettings.check(self), *WebCaptionBuilder.Config.check(self)]
 
     config: Config
 
+    def splits(self) -> list[str]:
+        """Return the only split."""
+        return ["train"]
+
     def shard_patterns(self) -> list[str]:
         """Return the folder of the drawn shards."""
-        settings: dict[str, Any] = {
-            name: getattr(self.config, name) for name in WebConfig.__dataclass_fields__
-        }
-        return [str(ensure_web_shards(WebConfig(**settings)))]
+        return [str(self.draw())]

@@ -17,7 +17,7 @@ from typing import Any
 
 from .truth import main_object_is_right
 from .web_noise import is_wholly_wrong
-from .write import ShapesError
+from .write_once import ShapesError
 from .write_web import WebTruth, read_truth
 
 

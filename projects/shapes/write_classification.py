@@ -1,4 +1,4 @@
-"""Write drawn images with one class each.
+"""Drawn images with one class each.
 
 ====================================================  ===========================================
 ``annotations/shapes_classification_train.json``      one ``{"image", "label"}`` an image, the label
@@ -13,24 +13,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from .classes import LABELS, Label, class_names, class_of
-from .write_images import SPLITS, check_sizes, pictures_of, write_pictures
-from .write_once import write_json, write_once
+from .pictures import SPLITS, draw_pictures, numbers_of
+from .write_once import DrawnSettings, check_sizes, write_json
 
 
 @dataclass
-class ClassificationSettings:
+class ClassificationSettings(DrawnSettings):
     """All that the files depend on.
 
-    Args:
-        train_images: how many the split has; so `val_images` and `test_images`.
-        drawn_size: pixels a side.
-        label: "kind" tells colour and shape of the largest object, "colour" and "shape" one of them.
+    Attributes:
+        train_images, val_images, test_images: how many images each split has.
+        drawn_size: width and height of the images in pixels.
+        label: "kind" is color and shape of the largest object, "colour" and "shape" one of them.
     """
 
-    version = 1  # no field: count up whenever one seed no longer gives the same files
-    seed: int = 42
+    data_set: ClassVar[str] = "shapes_classification"
     train_images: int = 8000
     val_images: int = 300
     test_images: int = 500
@@ -38,28 +38,20 @@ class ClassificationSettings:
     label: Label = "kind"
 
     def check(self) -> list[tuple[str, str]]:
-        """Return complaints about values that cannot be."""
-        complaints = check_sizes(self, "train_images", "val_images", "test_images")
+        """Return an error for each value that cannot be drawn."""
+        errors = check_sizes(self, "train_images", "val_images", "test_images")
         if self.label not in LABELS:
-            complaints.append(("label", f"is {self.label!r}; give one of {', '.join(LABELS)}."))
-        return complaints
+            errors.append(("label", f"is {self.label!r}; give one of {', '.join(LABELS)}."))
+        return errors
 
-
-def write_classification(folder: str | Path, settings: ClassificationSettings) -> Path:
-    """Write the data set into `folder`, if it is not there yet, and return the folder.
-
-    Raises:
-        ShapesError: settings that cannot be, or a folder that holds something else.
-    """
-    return write_once("shapes_classification", folder, settings, lambda aside: _write_all(aside, settings))
-
-
-def _write_all(folder: Path, settings: ClassificationSettings) -> None:
-    write_json(class_names(settings.label), folder / "annotations" / "classes.json")
-    for split in SPLITS:
-        pictures = pictures_of("classification", split, settings.seed, getattr(settings, f"{split}_images"))
-        write_pictures(folder, split, pictures, settings.drawn_size)
-        records = [
-            {"image": picture.image, "label": class_of(picture.scene, settings.label)} for picture in pictures
-        ]
-        write_json(records, folder / "annotations" / f"shapes_classification_{split}.json")
+    def write(self, folder: Path) -> None:
+        """Write all files into `folder`."""
+        annotations = folder / "annotations"
+        write_json(class_names(self.label), annotations / "classes.json")
+        for split in SPLITS:
+            numbers = numbers_of(self.data_set, split, getattr(self, f"{split}_images"))
+            pictures = draw_pictures(folder, split, self.seed, numbers, self.drawn_size)
+            records = [
+                {"image": picture.image, "label": class_of(picture.scene, self.label)} for picture in pictures
+            ]
+            write_json(records, annotations / f"shapes_classification_{split}.json")

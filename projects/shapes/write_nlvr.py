@@ -1,4 +1,4 @@
-"""Write statements about pairs of drawn images, in the layout of NLVR2.
+"""Statements about pairs of drawn images, in the layout of NLVR2.
 
 ==========================================  =====================================================
 ``annotations/shapes_nlvr_train.json``      one ``{"sentence", "images": [left, right], "label",
@@ -17,36 +17,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from .pictures import SPLITS, Picture, draw_pictures, numbers_of
 from .scene import numbered_rng
 from .statements import PLAIN_KINDS, STATEMENT_KINDS, Pairs
-from .write_images import (
-    SPLITS,
-    Picture,
-    check_sizes,
-    pictures_of,
-    write_pictures,
-)
-from .write_once import write_json, write_once
+from .write_once import DrawnSettings, check_sizes, write_json
 
-# So that every kind of thing is likely to be found among them.
+# Enough that every color and shape is likely to occur.
 _LEAST_IMAGES = 60
 
 
 @dataclass
-class NLVRSettings:
+class NLVRSettings(DrawnSettings):
     """All that the files depend on.
 
-    Args:
-        train_pairs: how many the split has, an even number; so `val_pairs` and `test_pairs`.
-        drawn_size: pixels a side.
+    Attributes:
+        train_pairs, val_pairs, test_pairs: how many pairs each split has, an even number.
+        drawn_size: width and height of the images in pixels.
         statement_kinds: some of `STATEMENT_KINDS`.
-        near_misses: how often an image that fails a statement does so by a colour or a shape only.
+        near_misses: share of the images failing a statement that fail it by a color or a shape only.
     """
 
-    version = 1  # no field: count up whenever one seed no longer gives the same files
-    seed: int = 42
+    data_set: ClassVar[str] = "shapes_nlvr"
     train_pairs: int = 12000
     val_pairs: int = 400
     test_pairs: int = 800
@@ -55,55 +48,43 @@ class NLVRSettings:
     near_misses: float = 0.1
 
     def check(self) -> list[tuple[str, str]]:
-        """Return complaints about values that cannot be."""
+        """Return an error for each value that cannot be drawn."""
         counts = ("train_pairs", "val_pairs", "test_pairs")
-        complaints = check_sizes(self, *counts)
+        errors = check_sizes(self, *counts)
         for name in counts:
             if getattr(self, name) % 2:
                 text = f"is {getattr(self, name)}; give an even number, half are true and half false."
-                complaints.append((name, text))
+                errors.append((name, text))
         kinds = self.statement_kinds
         if not kinds or set(kinds) - set(STATEMENT_KINDS):
             text = f"is {', '.join(kinds) or 'empty'}; give some of {', '.join(STATEMENT_KINDS)}."
-            complaints.append(("statement_kinds", text))
+            errors.append(("statement_kinds", text))
         if not 0 <= self.near_misses <= 1:
-            complaints.append(("near_misses", f"is {self.near_misses}; give a share from 0 to 1."))
-        return complaints
+            errors.append(("near_misses", f"is {self.near_misses}; give a share from 0 to 1."))
+        return errors
 
+    def write(self, folder: Path) -> None:
+        """Write all files into `folder`."""
+        for split in SPLITS:
+            pairs = getattr(self, f"{split}_pairs")
+            numbers = numbers_of(self.data_set, split, max(_LEAST_IMAGES, pairs) if pairs else 0)
+            pictures = draw_pictures(folder, split, self.seed, numbers, self.drawn_size)
+            records = list(self._records(split, pictures, pairs))
+            write_json(records, folder / "annotations" / f"shapes_nlvr_{split}.json")
 
-def write_nlvr(folder: str | Path, settings: NLVRSettings) -> Path:
-    """Write the data set into `folder`, if it is not there yet, and return the folder.
-
-    Raises:
-        ShapesError: settings that cannot be, or a folder that holds something else.
-    """
-    return write_once("shapes_nlvr", folder, settings, lambda aside: _write_all(aside, settings))
-
-
-def _write_all(folder: Path, settings: NLVRSettings) -> None:
-    for split in SPLITS:
-        pairs = getattr(settings, f"{split}_pairs")
-        pictures = pictures_of("nlvr", split, settings.seed, max(_LEAST_IMAGES, pairs) if pairs else 0)
-        write_pictures(folder, split, pictures, settings.drawn_size)
-        records = list(_records(split, pictures, pairs, settings))
-        write_json(records, folder / "annotations" / f"shapes_nlvr_{split}.json")
-
-
-def _records(
-    split: str, pictures: Sequence[Picture], pairs: int, settings: NLVRSettings
-) -> Iterator[dict[str, Any]]:
-    finder = Pairs([picture.scene for picture in pictures], settings.near_misses)
-    for number in range(pairs // 2):
-        # a split has its own stretch of numbers, whatever the sizes of the others
-        rng = numbered_rng(settings.seed, number, f"statement {split}")
-        statement, true, false = finder.draw(rng, settings.statement_kinds)
-        answered = [("True", true), ("False", false)]
-        rng.shuffle(answered)
-        for index, (label, (left, right)) in enumerate(answered):
-            yield {
-                "sentence": str(statement),
-                "images": [pictures[left].image, pictures[right].image],
-                "label": label,
-                "identifier": f"{split}-{number}-{index}",
-                "statement_kind": statement.kind,
-            }
+    def _records(self, split: str, pictures: Sequence[Picture], pairs: int) -> Iterator[dict[str, Any]]:
+        finder = Pairs([picture.scene for picture in pictures], self.near_misses)
+        for number in range(pairs // 2):
+            # The split is part of the purpose: its statements do not depend on the sizes of the others.
+            rng = numbered_rng(self.seed, number, f"statement {split}")
+            statement, true, false = finder.draw(rng, self.statement_kinds)
+            labeled = [("True", true), ("False", false)]
+            rng.shuffle(labeled)
+            for index, (label, (left, right)) in enumerate(labeled):
+                yield {
+                    "sentence": str(statement),
+                    "images": [pictures[left].image, pictures[right].image],
+                    "label": label,
+                    "identifier": f"{split}-{number}-{index}",
+                    "statement_kind": statement.kind,
+                }

@@ -157,10 +157,10 @@ def test_several_captions_of_an_image_encode_it_once_and_give_the_same_loss(mode
     assert len(grouped.intermediate_output.image_embeds) == 2
 
 
-def test_logits_are_made_only_where_a_label_waits(model, image):
+def test_only_labeled_positions_are_projected_to_the_vocabulary(model, image):
     output = model(
         {"image": image, "text_input": ["a picture of a red circle", "a picture of a", "a picture of"]}
     )
     labels = output.intermediate_output.decoder_labels[:, 1:]
-    assert len(output.intermediate_output.decoder_output.logits) == int((labels != -100).sum())
+    assert len(output.intermediate_output.decoder_output.label_logits) == int((labels != -100).sum())
     assert output.loss_weight == (labels != -100).sum()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,14 @@ from shapes.scene import (
     place_of,
 )
 from shapes.truth import Mention, main_object_is_right, mentions
-from shapes.write import WORLD_VERSION, ShapesError, write_shapes_caption
+from shapes.write_caption import CaptionSettings
+from shapes.write_once import WORLD_VERSION, ShapesError
 
-SMALL = {"seed": 3, "train": 6, "val": 2, "test": 3, "image_size": 48}
+SMALL = CaptionSettings(seed=3, train_images=6, val_images=2, test_images=3, drawn_size=48)
 WRITE = (
-    f"import sys; sys.path.insert(0, {PROJECTS!r}); from shapes.write import write_shapes_caption as write; "
-    "write(sys.argv[1], seed=3, train=int(sys.argv[2]), val=2, test=3, image_size=48)"
+    f"import sys; sys.path.insert(0, {PROJECTS!r}); from shapes.write_caption import CaptionSettings; "
+    "settings = CaptionSettings(seed=3, train_images=int(sys.argv[2]), val_images=2, test_images=3, "
+    "drawn_size=48); settings.draw(sys.argv[1])"
 )
 
 
@@ -58,7 +61,7 @@ def texts(scenes: list[Scene]) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shapes_caption(tmp_path_factory.mktemp("shapes") / "data", **SMALL)
+    return SMALL.draw(tmp_path_factory.mktemp("shapes") / "data")
 
 
 def read(path: Path) -> object:
@@ -389,33 +392,31 @@ class TestWriting:
                 assert all(abs(a - b) < 12 for a, b in zip(shown, scene.main.rgb, strict=True))
 
     def test_the_same_seed_gives_the_same_files(self, written: Path, tmp_path: Path) -> None:
-        assert hashes(write_shapes_caption(tmp_path / "again", **SMALL)) == hashes(written)
+        assert hashes(SMALL.draw(tmp_path / "again")) == hashes(written)
 
     def test_another_seed_gives_other_images(self, written: Path, tmp_path: Path) -> None:
-        other = hashes(write_shapes_caption(tmp_path / "other", **{**SMALL, "seed": 4}))
+        other = hashes(replace(SMALL, seed=4).draw(tmp_path / "other"))
         mine = hashes(written)
         assert not [name for name in mine if name.endswith(".jpg") and mine[name] == other[name]]
 
     def test_more_training_images_leave_the_first_ones_as_they_were(
         self, written: Path, tmp_path: Path
     ) -> None:
-        more = hashes(write_shapes_caption(tmp_path / "more", **{**SMALL, "train": 8}))
+        more = hashes(replace(SMALL, train_images=8).draw(tmp_path / "more"))
         train = {name: value for name, value in hashes(written).items() if name.startswith("images/train")}
         assert train.items() <= more.items()
 
     def test_asking_again_returns_without_writing(self, tmp_path: Path) -> None:
-        folder = write_shapes_caption(tmp_path / "data", **SMALL)
+        folder = SMALL.draw(tmp_path / "data")
         before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-        calls: list[int] = []
-        write_shapes_caption(folder, **SMALL, progress=lambda done, total: calls.append(done))
-        assert calls == []
+        SMALL.draw(folder)
         assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
     def test_using_a_written_data_set_touches_nothing_beside_it(self, tmp_path: Path) -> None:
-        folder = write_shapes_caption(tmp_path / "data", **SMALL)
+        folder = SMALL.draw(tmp_path / "data")
         for lock in tmp_path.glob("*.lock"):
             lock.unlink()
-        write_shapes_caption(folder, **SMALL)
+        SMALL.draw(folder)
         assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
     def test_other_settings_are_refused_and_named(self, written: Path) -> None:
@@ -423,40 +424,43 @@ class TestWriting:
         with pytest.raises(
             ShapesError, match=r"image_size is 48 there, 64 was asked for; train is 6 there, 7"
         ):
-            write_shapes_caption(written, **{**SMALL, "image_size": 64, "train": 7})
+            replace(SMALL, drawn_size=64, train_images=7).draw(written)
         assert hashes(written) == before
 
     def test_a_folder_with_something_else_is_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "photos").mkdir()
         (tmp_path / "photos/dog.jpg").write_bytes(b"dog")
         with pytest.raises(ShapesError, match=r"photos: is not a drawn data set .* choose another folder"):
-            write_shapes_caption(tmp_path / "photos", **SMALL)
+            SMALL.draw(tmp_path / "photos")
         assert (tmp_path / "photos/dog.jpg").read_bytes() == b"dog"
 
     def test_an_empty_folder_is_filled(self, written: Path, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
-        assert hashes(write_shapes_caption(tmp_path / "empty", **SMALL)) == hashes(written)
+        assert hashes(SMALL.draw(tmp_path / "empty")) == hashes(written)
 
     @pytest.mark.parametrize(
-        ("name", "value"), [("train", -1), ("test", -2), ("image_size", 8), ("image_size", 5000)]
+        ("name", "value"),
+        [("train_images", -1), ("test_images", -2), ("drawn_size", 8), ("drawn_size", 5000)],
     )
     def test_impossible_settings_are_refused(self, tmp_path: Path, name: str, value: int) -> None:
         with pytest.raises(ShapesError, match=f"{name} is {value}; give"):
-            write_shapes_caption(tmp_path / "data", **{**SMALL, name: value})
+            replace(SMALL, **{name: value}).draw(tmp_path / "data")
         assert list(tmp_path.iterdir()) == []
 
-    def test_progress_counts_all_images(self, tmp_path: Path) -> None:
-        calls: list[tuple[int, int]] = []
-        write_shapes_caption(tmp_path / "data", **SMALL, progress=lambda *call: calls.append(call))
-        assert calls == [(done, 11) for done in range(1, 12)]
+    def test_an_interrupted_writing_leaves_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        scenes: list[Scene] = []
 
-    def test_an_interrupted_writing_leaves_nothing(self, tmp_path: Path) -> None:
-        def interrupt(done: int, total: int) -> None:
-            if done == 4:
+        def interrupted(scene: Scene, image_size: int) -> Image.Image:
+            scenes.append(scene)
+            if len(scenes) == 4:
                 raise KeyboardInterrupt
+            return render(scene, image_size)
 
+        monkeypatch.setattr("shapes.pictures.render", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            write_shapes_caption(tmp_path / "data", **SMALL, progress=interrupt)
+            SMALL.draw(tmp_path / "data")
         assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
     @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
@@ -470,7 +474,7 @@ class TestWriting:
         process.wait()
         assert list(aside.glob("images/train/*"))
         assert not folder.exists()
-        assert hashes(write_shapes_caption(folder, **SMALL)) == hashes(written)
+        assert hashes(SMALL.draw(folder)) == hashes(written)
         assert not aside.exists()
 
     def test_processes_that_ask_at_once_share_one_writing(self, written: Path, tmp_path: Path) -> None:

@@ -14,18 +14,17 @@ from PIL import Image
 from lavis_lite.common.config.layering import dataset_defaults
 from lavis_lite.common.registry import registry
 from shapes.classes import class_names, class_of
-from shapes.read import read_scenes
+from shapes.pictures import SPLITS, numbers_of, read_scenes
 from shapes.scene import COLOURS, SHAPES, numbered_scene
-from shapes.write import ShapesError
-from shapes.write_classification import ClassificationSettings, write_classification
-from shapes.write_images import SPLITS, numbers_of
+from shapes.write_classification import ClassificationSettings
+from shapes.write_once import ShapesError
 
 SMALL = ClassificationSettings(seed=3, train_images=8, val_images=2, test_images=3, drawn_size=48)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_classification(tmp_path_factory.mktemp("classes") / "data", SMALL)
+    return SMALL.draw(tmp_path_factory.mktemp("classes") / "data")
 
 
 def read(path: Path) -> Any:
@@ -63,7 +62,7 @@ def test_classes_are_about_equally_frequent() -> None:
 @pytest.mark.parametrize(("label", "names"), [("colour", list(COLOURS)), ("shape", list(SHAPES))])
 def test_colour_or_shape_alone_can_be_the_label(tmp_path: Path, label: Any, names: list[str]) -> None:
     settings = ClassificationSettings(train_images=6, val_images=0, test_images=0, drawn_size=32, label=label)
-    folder = write_classification(tmp_path / "data", settings)
+    folder = settings.draw(tmp_path / "data")
     assert read(folder / "annotations" / "classes.json") == names
     scenes = read_scenes(folder, "train")
     for record in read(folder / "annotations" / "shapes_classification_train.json"):
@@ -71,7 +70,7 @@ def test_colour_or_shape_alone_can_be_the_label(tmp_path: Path, label: Any, name
 
 
 def test_one_seed_gives_the_same_bytes(written: Path, tmp_path: Path) -> None:
-    again = write_classification(tmp_path / "data", SMALL)
+    again = SMALL.draw(tmp_path / "data")
     files = [path.relative_to(written) for path in written.rglob("*") if path.is_file()]
     assert len(files) > 13
     assert all((written / name).read_bytes() == (again / name).read_bytes() for name in files)
@@ -79,21 +78,21 @@ def test_one_seed_gives_the_same_bytes(written: Path, tmp_path: Path) -> None:
 
 def test_an_unknown_label_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ShapesError, match="label is 'taste'; give one of kind, colour, shape"):
-        write_classification(tmp_path / "data", ClassificationSettings(label="taste"))  # type: ignore[arg-type]
+        ClassificationSettings(label="taste").draw(tmp_path / "data")  # type: ignore[arg-type]
 
 
 def test_the_test_split_does_not_depend_on_how_much_there_is_to_train_on(
     written: Path, tmp_path: Path
 ) -> None:
     settings = ClassificationSettings(seed=3, train_images=9, val_images=1, test_images=3, drawn_size=48)
-    more = write_classification(tmp_path / "data", settings)
+    more = settings.draw(tmp_path / "data")
     name = Path("scenes") / "test.jsonl"
     assert (written / name).read_bytes() == (more / name).read_bytes()
 
 
 def test_no_scene_is_in_two_data_sets_or_splits() -> None:
     ranges = [
-        numbers_of(data_set, split, 1_000_000)
+        numbers_of(f"shapes_{data_set}", split, 1_000_000)
         for data_set in ("web", "vqa", "nlvr", "classification", "video")
         for split in SPLITS
     ]

@@ -8,13 +8,13 @@ import re
 import pytest
 
 from shapes.judge import judge, main
-from shapes.write_web import WebSettings, read_truth, write_web
+from shapes.write_web import WebSettings, read_truth
 
 
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory):
     folder = tmp_path_factory.mktemp("web") / "drawn"
-    return read_truth(write_web(folder, WebSettings(samples=200, samples_per_shard=100, drawn_size=32)))
+    return read_truth(WebSettings(samples=200, samples_per_shard=100, drawn_size=32).draw(folder))
 
 
 def rows(truth, keep):
@@ -48,7 +48,7 @@ def test_failed_samples_are_no_texts(truth):
 
 def test_the_script_reads_an_output_folder_and_writes_what_a_report_shows(truth, tmp_path, capsys):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    drawn = write_web(tmp_path / "drawn", WebSettings(samples=200, samples_per_shard=100, drawn_size=32))
+    drawn = WebSettings(samples=200, samples_per_shard=100, drawn_size=32).draw(tmp_path / "drawn")
     table = pyarrow.Table.from_pylist(rows(truth, lambda known: known.clean))
     (tmp_path / "cleaned" / "scores").mkdir(parents=True)
     parquet.write_table(table, tmp_path / "cleaned" / "scores" / "a.parquet")

@@ -13,11 +13,11 @@ import pytest
 
 from lavis_lite.common.config.layering import dataset_defaults
 from lavis_lite.common.registry import registry
-from shapes.read import read_scenes
+from shapes.pictures import read_scenes
 from shapes.scene import COLOURS, SHAPES, Scene
 from shapes.statements import HARD_KINDS, PLAIN_KINDS, STATEMENT_KINDS, Pairs
-from shapes.write import ShapesError
-from shapes.write_nlvr import NLVRSettings, write_nlvr
+from shapes.write_nlvr import NLVRSettings
+from shapes.write_once import ShapesError
 
 SETTINGS = NLVRSettings(seed=3, train_pairs=600, val_pairs=20, test_pairs=40, drawn_size=32)
 HARD = NLVRSettings(
@@ -28,12 +28,12 @@ SPLITS = ("train", "val", "test")
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_nlvr(tmp_path_factory.mktemp("nlvr") / "data", SETTINGS)
+    return SETTINGS.draw(tmp_path_factory.mktemp("nlvr") / "data")
 
 
 @pytest.fixture(scope="module")
 def written_hard(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_nlvr(tmp_path_factory.mktemp("nlvr") / "hard", HARD)
+    return HARD.draw(tmp_path_factory.mktemp("nlvr") / "hard")
 
 
 def records_of(folder: Path, split: str) -> list[dict[str, Any]]:
@@ -146,8 +146,8 @@ def test_swapping_images_and_sides_keeps_the_truth(written: Path) -> None:
 
 def test_one_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path) -> None:
     first, again, other = (
-        write_nlvr(
-            tmp_path / name, NLVRSettings(seed=seed, train_pairs=20, val_pairs=0, test_pairs=0, drawn_size=32)
+        NLVRSettings(seed=seed, train_pairs=20, val_pairs=0, test_pairs=0, drawn_size=32).draw(
+            tmp_path / name
         )
         for name, seed in (("first", 3), ("again", 3), ("other", 4))
     )
@@ -167,7 +167,7 @@ def test_one_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path) -> N
 )
 def test_impossible_settings_are_refused(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ShapesError, match=complaint):
-        write_nlvr(tmp_path / "data", NLVRSettings(**change))
+        NLVRSettings(**change).draw(tmp_path / "data")
 
 
 def test_too_few_scenes_to_pair_are_an_error(written: Path) -> None:

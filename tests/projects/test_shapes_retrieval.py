@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shapes.builders import ShapesCaptionBuilder, ShapesRetrievalBuilder
-from shapes.read import read_scenes
+from shapes.pictures import read_scenes
 from shapes.scene import TINTS, Scene
 from shapes.truth import Mention, mentions
 

@@ -16,7 +16,7 @@ from shapes.animate import MOTIONS, Clip, all_clip_answers, clip_captions, sampl
 from shapes.avi import mjpeg_avi
 from shapes.scene import numbered_rng
 from shapes.truth import main_object_is_right
-from shapes.write_video import VideoSettings, read_clips, write_video
+from shapes.write_video import VideoSettings, read_clips
 
 SMALL = VideoSettings(seed=3, train_videos=12, val_videos=2, test_videos=3, drawn_size=64)
 SPLITS = ("train", "val", "test")
@@ -29,7 +29,7 @@ def clips() -> list[Clip]:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_video(tmp_path_factory.mktemp("video") / "data", SMALL)
+    return SMALL.draw(tmp_path_factory.mktemp("video") / "data")
 
 
 def read(path: Path) -> Any:
@@ -153,7 +153,7 @@ class TestFiles:
         assert answers == set(all_clip_answers())
 
     def test_one_seed_gives_the_same_bytes(self, written: Path, tmp_path: Path) -> None:
-        again = write_video(tmp_path / "data", SMALL)
+        again = SMALL.draw(tmp_path / "data")
         files = [path.relative_to(written) for path in written.rglob("*") if path.is_file()]
         assert len(files) > 25
         assert all((written / name).read_bytes() == (again / name).read_bytes() for name in files)

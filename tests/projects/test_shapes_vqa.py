@@ -12,11 +12,11 @@ import pytest
 from lavis_lite.common.config.layering import dataset_defaults
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
+from shapes.pictures import read_scenes
 from shapes.questions import QUESTION_TYPES, all_answers, ask, questions
-from shapes.read import read_scenes
 from shapes.scene import COLOURS, SHAPES, Scene, numbered_rng, numbered_scene
-from shapes.write import ShapesError
-from shapes.write_vqa import VQASettings, write_vqa
+from shapes.write_once import ShapesError
+from shapes.write_vqa import VQASettings
 
 SMALL = VQASettings(seed=3, train_images=12, val_images=4, test_images=5, drawn_size=32)
 COUNTED = 1500
@@ -44,7 +44,7 @@ def hard() -> list[tuple[Scene, Any]]:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_vqa(tmp_path_factory.mktemp("vqa") / "data", SMALL)
+    return SMALL.draw(tmp_path_factory.mktemp("vqa") / "data")
 
 
 @pytest.fixture(scope="module")
@@ -188,29 +188,27 @@ class TestFiles:
         assert read(written / "annotations" / "answer_list.json") == all_answers()
 
     def test_one_seed_gives_the_same_bytes(self, written: Path, tmp_path: Path) -> None:
-        again = write_vqa(tmp_path / "data", SMALL)
+        again = SMALL.draw(tmp_path / "data")
         files = [path.relative_to(written) for path in written.rglob("*") if path.is_file()]
         assert len(files) > 20
         assert all((written / name).read_bytes() == (again / name).read_bytes() for name in files)
 
     def test_another_seed_gives_other_questions(self, written: Path, tmp_path: Path) -> None:
-        other = write_vqa(
-            tmp_path / "data",
-            VQASettings(seed=4, train_images=12, val_images=4, test_images=5, drawn_size=32),
+        other = VQASettings(seed=4, train_images=12, val_images=4, test_images=5, drawn_size=32).draw(
+            tmp_path / "data"
         )
         name = Path("annotations") / "shapes_vqa_train.json"
         assert (written / name).read_bytes() != (other / name).read_bytes()
 
     def test_a_folder_of_other_settings_is_refused(self, written: Path) -> None:
         with pytest.raises(ShapesError, match="hard is False there, True was asked for"):
-            write_vqa(
-                written,
-                VQASettings(seed=3, train_images=12, val_images=4, test_images=5, drawn_size=32, hard=True),
+            VQASettings(seed=3, train_images=12, val_images=4, test_images=5, drawn_size=32, hard=True).draw(
+                written
             )
 
     def test_the_same_settings_find_what_is_there(self, written: Path) -> None:
         before = (written / "shapes.json").stat().st_mtime_ns
-        write_vqa(written, SMALL)
+        SMALL.draw(written)
         assert (written / "shapes.json").stat().st_mtime_ns == before
 
     @pytest.mark.parametrize(
@@ -226,7 +224,7 @@ class TestFiles:
         self, tmp_path: Path, change: dict[str, Any], complaint: str
     ) -> None:
         with pytest.raises(ShapesError, match=complaint):
-            write_vqa(tmp_path / "data", VQASettings(**change))
+            VQASettings(**change).draw(tmp_path / "data")
         assert list(tmp_path.iterdir()) == []
 
     def test_types_can_be_chosen(self, tmp_path: Path) -> None:
@@ -239,7 +237,7 @@ class TestFiles:
             questions_per_image=2,
             question_types=types,
         )
-        folder = write_vqa(tmp_path / "data", settings)
+        folder = settings.draw(tmp_path / "data")
         records = read(folder / "annotations" / "shapes_vqa_train.json")
         assert {record["question_type"] for record in records} == set(types) < set(QUESTION_TYPES)
 

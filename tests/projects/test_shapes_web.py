@@ -19,12 +19,11 @@ from lavis_lite.common.config.layering import dataset_defaults
 from lavis_lite.common.config.schema import parse
 from lavis_lite.common.registry import registry
 from lavis_lite.datasets.web.index import read_index
-from shapes.drawn import WebConfig, ensure_web_shards
 from shapes.scene import Scene, numbered_scene
 from shapes.truth import Mention, main_object_is_right, mentions
 from shapes.web_noise import NOISES, web_caption
-from shapes.write import ShapesError
-from shapes.write_web import WebSettings, read_truth, shard_paths, write_web
+from shapes.write_once import ShapesError
+from shapes.write_web import WebSettings, read_truth, shard_paths
 
 SMALL = WebSettings(seed=3, samples=50, samples_per_shard=20, drawn_size=32)
 CAPTIONS = 400
@@ -32,7 +31,7 @@ CAPTIONS = 400
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_web(tmp_path_factory.mktemp("web") / "data", SMALL)
+    return SMALL.draw(tmp_path_factory.mktemp("web") / "data")
 
 
 def noisy(noise: str) -> list[tuple[Scene, Any]]:
@@ -128,7 +127,7 @@ class TestShards:
 
     def test_the_shares_of_noise_are_those_asked_for(self, tmp_path: Path) -> None:
         shares = {"mismatched": 0.3, "boilerplate": 0.1, "half_right": 0.2}
-        folder = write_web(tmp_path / "data", WebSettings(samples=1000, drawn_size=32, **shares))
+        folder = WebSettings(samples=1000, drawn_size=32, **shares).draw(tmp_path / "data")
         counts = Counter(known.noise for known in read_truth(folder).values())
         for noise, share in {**shares, "clean": 0.4}.items():
             assert abs(counts[noise] / 1000 - share) < 0.045
@@ -136,19 +135,19 @@ class TestShards:
     @pytest.mark.parametrize("noise", NOISES)
     def test_all_captions_can_have_one_noise(self, tmp_path: Path, noise: str) -> None:
         shares = {name: float(name == noise) for name in NOISES}
-        folder = write_web(tmp_path / "data", WebSettings(samples=5, drawn_size=32, **shares))
+        folder = WebSettings(samples=5, drawn_size=32, **shares).draw(tmp_path / "data")
         assert {known.noise for known in read_truth(folder).values()} == {noise}
 
     def test_more_samples_leave_the_first_as_they_were(self, written: Path, tmp_path: Path) -> None:
         settings = WebSettings(seed=3, samples=70, samples_per_shard=35, drawn_size=32)
-        more = members(write_web(tmp_path / "data", settings))
+        more = members(settings.draw(tmp_path / "data"))
         assert {name: more[name] for name in members(written)} == members(written)
 
     def test_another_process_writes_the_same_bytes(self, written: Path, tmp_path: Path) -> None:
         code = (
             f"import sys; sys.path.insert(0, {PROJECTS!r}); "
-            "from shapes.write_web import WebSettings, write_web; "
-            "write_web(sys.argv[1], WebSettings(seed=3, samples=50, samples_per_shard=20, drawn_size=32))"
+            "from shapes.write_web import WebSettings; "
+            "WebSettings(seed=3, samples=50, samples_per_shard=20, drawn_size=32).draw(sys.argv[1])"
         )
         subprocess.run([sys.executable, "-c", code, str(tmp_path / "data")], check=True, timeout=60)
         names = sorted(path.name for path in written.iterdir())
@@ -157,7 +156,7 @@ class TestShards:
 
     def test_another_seed_gives_other_samples(self, written: Path, tmp_path: Path) -> None:
         settings = WebSettings(seed=4, samples=50, samples_per_shard=20, drawn_size=32)
-        other = members(write_web(tmp_path / "data", settings))
+        other = members(settings.draw(tmp_path / "data"))
         assert sum(other[name] == content for name, content in members(written).items()) < 10
 
     @pytest.mark.parametrize(
@@ -172,22 +171,22 @@ class TestShards:
         self, tmp_path: Path, change: dict[str, Any], complaint: str
     ) -> None:
         with pytest.raises(ShapesError, match=complaint):
-            write_web(tmp_path / "data", WebSettings(**change))
+            WebSettings(**change).draw(tmp_path / "data")
 
 
 class TestEnsuring:
     def test_shards_are_drawn_once_in_the_cache(self, cache: Path) -> None:
-        config = WebConfig(samples=10, samples_per_shard=4, drawn_size=32)
-        folder = ensure_web_shards(config)
+        settings = WebSettings(samples=10, samples_per_shard=4, drawn_size=32)
+        folder = settings.draw()
         written_at = (folder / "index.json").stat().st_mtime_ns
         assert folder.parent == cache / "shapes"
         assert [path.name for path in shard_paths(folder)] == [f"shapes-{i:06d}.tar" for i in range(3)]
-        assert ensure_web_shards(config) == folder
+        assert settings.draw() == folder
         assert (folder / "index.json").stat().st_mtime_ns == written_at
 
     def test_a_folder_of_ones_own_is_used(self, tmp_path: Path) -> None:
-        config = WebConfig(folder=str(tmp_path / "crawl"), samples=3, drawn_size=32)
-        assert ensure_web_shards(config) == tmp_path / "crawl"
+        settings = WebSettings(samples=3, drawn_size=32)
+        assert settings.draw(str(tmp_path / "crawl")) == tmp_path / "crawl"
 
     def test_the_index_is_the_one_that_shards_are_read_by(self, written: Path) -> None:
         assert [entry.samples for entry in read_index(written).values()] == [20, 20, 10]
@@ -200,4 +199,4 @@ class TestEnsuring:
     def test_the_default_yaml_has_the_defaults(self) -> None:
         values = dataset_defaults(registry.get_builder_class("shapes_web"), "shapes_web")
         values.pop("data_type")
-        assert parse(WebConfig, values) == WebConfig()
+        assert parse(WebSettings, values) == WebSettings()

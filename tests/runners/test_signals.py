@@ -98,7 +98,7 @@ def test_a_signal_to_the_whole_group_of_a_run_with_workers_saves_the_state(run_f
     os.killpg(process.pid, number)
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == code, errors
-    assert "the same command goes on" in errors and "Traceback" not in errors
+    assert "the same command continues" in errors and "Traceback" not in errors
     assert final_checkpoint(run_file.output)["state"]["step"] == len(losses(run_file.output))
 
 
