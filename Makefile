@@ -4,14 +4,18 @@
 VENV ?= .venv
 PYTHON ?= python3
 OUTPUT ?= output/demo
-BIN := $(VENV)/bin
+ifeq ($(OS),Windows_NT)
+  BIN := $(VENV)/Scripts
+else
+  BIN := $(VENV)/bin
+endif
 
 .PHONY: install demo test test-fast test-lowest wheel fuzz lint clean
 
 install: $(VENV)/.lavis_lite_installed
 
 $(VENV)/.lavis_lite_installed: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -e $(BIN) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	touch $@
 
@@ -35,15 +39,17 @@ test-lowest:
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --editable ".[dev]"
 	.venv-lowest/bin/python -m pytest -m "not slow" -q
 
-# Build the wheel, and import what is in it from an environment that has only its dependencies.
-wheel: install
+# Build the wheel, install it alone into a new environment, and look for everything that must be in it.
+wheel:
 	rm -rf build dist
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
-	$(BIN)/python -m zipfile --list dist/*.whl | grep -c -E "configs/.*\.(yaml|json|txt)|report/.*\.html|py.typed"
+	$(PYTHON) -m venv --clear build/venv
+	build/venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	build/venv/bin/python -m pip install --quiet --no-deps dist/*.whl
+	build/venv/bin/python -I tests/check_wheel.py
 
 # Ten thousand damaged inputs; `make test` reads a few hundred of them.
 fuzz: install
 	LAVIS_LITE_FUZZ=full $(BIN)/python -m pytest tests/fuzz --numprocesses 2 -q
 
 clean:
-	rm -rf $(OUTPUT) .pytest_cache .ruff_cache
+	rm -rf $(OUTPUT) build dist .mypy_cache .pytest_cache .ruff_cache

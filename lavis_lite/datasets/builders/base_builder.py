@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch.utils.data import Dataset
 
@@ -16,6 +16,9 @@ from lavis_lite.datasets.annotations import Records, read_records
 from lavis_lite.datasets.annotations.image_names import locate, media_of, renamed
 from lavis_lite.datasets.annotations.parquet_files import STORED_KEY
 from lavis_lite.datasets.base_dataset import BaseDataset, Processor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass
@@ -90,7 +93,7 @@ class BaseDatasetBuilder:
         self.text_processors = {split: build_processor(config.text_processor.get(split)) for split in splits}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any] | None = None) -> BaseDatasetBuilder:
+    def from_config(cls, config: Mapping[str, Any] | None = None) -> Self:
         """Build from a mapping of `Config` fields.
 
         Raises:
