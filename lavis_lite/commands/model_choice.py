@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def model_of(checkpoint: str, name: str, model_type: str) -> tuple[str, str | None]:
+def model_of(checkpoint: str, name: str, model_type: str | None) -> tuple[str, str | None]:
     """Return name and type of the model of `checkpoint`; a run folder records its own.
 
     Raises:
