@@ -20,10 +20,11 @@ from lavis_lite.commands.arguments import (
 
 if TYPE_CHECKING:
     from lavis_lite.capfilt.job import Job
+    from lavis_lite.capfilt.settings import CapFiltSettings, SelectionSettings
     from lavis_lite.capfilt.sources import Input
 
 MODEL_HELP = "run folder, weights file, URL or hub name"
-Settings = TypeVar("Settings")
+Settings = TypeVar("Settings", "CapFiltSettings", "SelectionSettings")
 
 
 def add_parser(commands: Any) -> None:

@@ -119,7 +119,9 @@ class BlipBase(BaseModel):
     @property
     def enc_token_id(self) -> int:
         """Id of [ENC], first token of a text that is read together with an image."""
-        return self.tokenizer.convert_tokens_to_ids(ENCODER_TOKEN)
+        token_id = self.tokenizer.convert_tokens_to_ids(ENCODER_TOKEN)
+        assert isinstance(token_id, int)
+        return token_id
 
     def tokenize(
         self,
@@ -329,8 +331,11 @@ def load_text_config(source: str | Mapping[str, Any], vocab_size: int, encoder_w
             raise ConfigError(
                 f"{where}: no file {str(path)!r}; name a json file, a mapping, or one of {names}."
             )
-        where, source = f"{where} ({path.name})", json.loads(path.read_text(encoding="utf-8"))
-    config = parse(TextConfig, without_inert_keys(source), where=where)
+        where = f"{where} ({path.name})"
+        values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        values = source
+    config = parse(TextConfig, without_inert_keys(values), where=where)
     config.vocab_size = max(vocab_size, config.vocab_size or 0)
     if config.encoder_width not in (None, encoder_width):
         raise ConfigError(

@@ -166,7 +166,7 @@ class BlipCaption(BlipBase):
             seed=seed,
         )
         return [
-            self.tokenizer.decode(row, skip_special_tokens=True).strip()
+            str(self.tokenizer.decode(row, skip_special_tokens=True)).strip()
             for rows in token_rows
             for row in rows
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ class HiddenStates(Tensor):
     """Hidden states (rows, length, width) that are also found under `last_hidden_state`, as in LAVIS."""
 
     # Operations return plain tensors.
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__: ClassVar[Any] = torch._C._disabled_torch_function_impl
 
     @classmethod
     def of(cls, states: Tensor) -> HiddenStates:
