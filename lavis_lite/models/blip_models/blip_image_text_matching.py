@@ -33,10 +33,7 @@ class BlipITM(BlipMatcher):
         "tiny": "blip_itm_tiny",
     }
 
-    # It is not trained: as in LAVIS, it returns the scores instead of a mapping with a loss.
-    def forward(  # type: ignore[override]
-        self, samples: Mapping[str, Any], match_head: MatchHead = "itm"
-    ) -> Tensor:
+    def forward(self, samples: Mapping[str, Any], match_head: MatchHead = "itm") -> Tensor:
         """Return match logits (pairs, 2), column 1 for a match, or cosine similarities (images, texts).
 
         Args:
