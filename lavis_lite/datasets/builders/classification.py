@@ -59,7 +59,7 @@ class SNLIVisualEntailmentBuilder(ClassificationBuilder):
 
 @registry.register_builder("imagenet")
 class ImageNetBuilder(ClassificationBuilder):
-    """A folder a split (``train``, ``val``), in each one folder a class: ImageNet, or images of your own."""
+    """ImageNet, or any folder with one folder for each split and in it one for each class."""
 
     default_configs: ClassVar[Mapping[str, str]] = {"default": "imagenet"}
 

@@ -239,7 +239,7 @@ def _with_splits(records: Records, checked: list[dict[str, Any]]) -> list[dict[s
 
 @registry.register_builder("image_folder")
 class ImageFolderBuilder(OwnCaptionsBuilder):
-    """Images in a folder, beside each a ``.txt`` or ``.caption`` with its captions, one a line."""
+    """Images in a folder, each with a ``.txt`` or ``.caption`` file of captions, one on each line."""
 
     @dataclass
     class Config(OwnCaptionsBuilder.Config):
