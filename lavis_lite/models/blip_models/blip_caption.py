@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -123,12 +123,26 @@ class BlipCaption(BlipBase):
     def generate(
         self,
         samples: Mapping[str, Any],
+        use_nucleus_sampling: bool | None = None,
+        num_beams: int | None = None,
+        max_length: int | None = None,
+        min_length: int | None = None,
+        top_p: float | None = None,
+        repetition_penalty: float | None = None,
         num_captions: int = 1,
+        *,
+        top_k: int | None = None,
+        temperature: float | None = None,
+        length_penalty: float | None = None,
+        no_repeat_ngram_size: int | None = None,
+        early_stopping: bool | Literal["never"] | None = None,
         prompt: str | Sequence[str] | None = None,
         seed: int | Sequence[int] | None = None,
-        **settings: Any,
     ) -> list[str]:
         """Return `num_captions` captions for each image, an image's captions adjacent.
+
+        The arguments that are not described here are the fields of `GenerationSettings`. One that is
+        left out is as the checkpoint was validated with, else as in the model's config.
 
         Args:
             samples: "image": (images, 3, image_size, image_size), a PIL image, or a list of them; may have
@@ -137,13 +151,24 @@ class BlipCaption(BlipBase):
             prompt: one for all images or one for each; "" for none; None for the model's `prompt`.
             seed: of sampling. A list has one seed for each image, whose captions then do not depend on the
                 rest of the batch.
-            **settings: fields of `GenerationSettings`, such as `num_beams` or `use_nucleus_sampling`. Those
-                left out or None are as the checkpoint was validated with, else as in the model's config.
 
         Raises:
             ConfigError: a setting out of range.
             ValueError: more captions than beams, or a prompt that fills `max_length`.
         """
+        settings = {
+            "use_nucleus_sampling": use_nucleus_sampling,
+            "num_beams": num_beams,
+            "max_length": max_length,
+            "min_length": min_length,
+            "top_p": top_p,
+            "top_k": top_k,
+            "temperature": temperature,
+            "repetition_penalty": repetition_penalty,
+            "length_penalty": length_penalty,
+            "no_repeat_ngram_size": no_repeat_ngram_size,
+            "early_stopping": early_stopping,
+        }
         generation = updated(self.generation_settings, settings, where="generate")
         if not isinstance(num_captions, int) or num_captions < 1:
             raise InputError(f"num_captions must be a whole number of at least 1, found {num_captions!r}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -148,19 +148,31 @@ class BlipVQA(BlipBase):
     def predict_answers(
         self,
         samples: Mapping[str, Any],
+        num_beams: int | None = None,
+        inference_method: Literal["rank", "generate"] | None = None,
+        max_len: int | None = None,
+        min_len: int | None = None,
+        num_ans_candidates: int | None = None,
         answer_list: Sequence[str] | None = None,
-        **settings: Any,
     ) -> list[str]:
         """Return an answer to each question.
+
+        The arguments that are not described here are the fields of `AnswerSettings`.
 
         Args:
             samples: "image" and "text_input", as for `forward`.
             answer_list: the answers to rank, if `inference_method` is "rank".
-            **settings: fields of `AnswerSettings`, such as `inference_method` or `num_beams`.
 
         Raises:
             InputError: an unknown setting, a value out of range, or no answers to rank.
         """
+        settings = {
+            "num_beams": num_beams,
+            "inference_method": inference_method,
+            "max_len": max_len,
+            "min_len": min_len,
+            "num_ans_candidates": num_ans_candidates,
+        }
         try:
             answering = updated(AnswerSettings(), settings, where="predict_answers")
         except ConfigError as error:
