@@ -15,7 +15,7 @@ from lavis_lite.common.files import LockedError, OwnerLock, first_line
 from lavis_lite.common.results import settings_digest
 from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.runners.changes import differences
-from lavis_lite.runners.testing import standing_results
+from lavis_lite.runners.testing import existing_results
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def _evaluation_lock(folder: RunFolder, made_with: Mapping[str, Any], own_weight
             raise
         logger.info("%s Results go to %s.", error, beside.path)
         return _lock(beside)
-    standing = standing_results(folder)
+    standing = existing_results(folder)
     if standing is None or standing == made_with:
         return lock
     lock.release()
@@ -143,7 +143,7 @@ def refuse_folder_of_other_results(folder: RunFolder) -> None:
     Raises:
         ConfigError: it does.
     """
-    if standing_results(folder) is not None and not CheckpointStore(folder.checkpoints).steps():
+    if existing_results(folder) is not None and not CheckpointStore(folder.checkpoints).steps():
         raise ConfigError(
             f"run.output_dir: {folder.path} holds results ({folder.evaluate_file.name}) but no checkpoint to "
             "continue from. Choose another output_dir, or remove these results."

@@ -19,8 +19,6 @@ from torch.utils.data import DataLoader
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.signals import STOP_SIGNALS, signals_held
 
-# Key of a batch that is there only so that a rank with an empty share takes part in the step.
-FILLER = "filler"
 TIMEOUT = datetime.timedelta(minutes=30)
 
 

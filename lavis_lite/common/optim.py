@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.common.registry import registry, suggest
 
 
@@ -24,6 +25,19 @@ class SchedulePlan:
     decay_rate: float
     steps_per_epoch: int
     total_steps: int
+
+    @classmethod
+    def of(cls, config: RunConfig, steps_per_epoch: int, total_steps: int) -> SchedulePlan:
+        """Return the plan of a ``run`` section."""
+        return cls(
+            init_lr=config.init_lr,
+            min_lr=config.min_lr,
+            warmup_lr=config.init_lr / 100 if config.warmup_lr is None else config.warmup_lr,
+            warmup_steps=config.warmup_steps,
+            decay_rate=config.lr_decay_rate,
+            steps_per_epoch=steps_per_epoch,
+            total_steps=total_steps,
+        )
 
 
 Schedule = Callable[[int, SchedulePlan], float]
@@ -64,7 +78,7 @@ def constant_lr(step: int, plan: SchedulePlan) -> float:
 
 def parameter_groups(
     model: nn.Module, weight_decay: float, lr_scale: Mapping[str, float]
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Return optimizer groups of the trainable parameters, by decay and by learning-rate factor.
 
     Vectors and scalars (biases, norms, temperatures) do not decay.
@@ -81,7 +95,7 @@ def parameter_groups(
             parts = [name for name, _ in model.named_children()]
             raise ValueError(f"run.lr_scale: the model has no part {part!r}.{suggest(part, parts)}")
     # By whether they decay, not by how much: so the groups stay the same when `weight_decay` changes.
-    groups: dict[tuple[float, bool], dict[str, object]] = {}
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, parameter in named:
         matching = [part for part in lr_scale if name == part or name.startswith(part + ".")]
         scale = lr_scale[max(matching, key=len)] if matching else 1.0
@@ -112,12 +126,13 @@ class MuonWithAdamW:
         linear = {id(part.weight) for part in model.modules() if isinstance(part, nn.Linear)}
         # The language-model head is the embedding matrix, whose rows are words.
         linear -= {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
-        matrices, others = [], []
+        matrices: list[dict[str, Any]] = []
+        others: list[dict[str, Any]] = []
         for group in groups:
-            for chosen, wanted in ((matrices, True), (others, False)):
-                parameters = [p for p in group["params"] if (id(p) in linear) == wanted]
+            for part, is_linear in ((matrices, True), (others, False)):
+                parameters = [p for p in group["params"] if (id(p) in linear) == is_linear]
                 if parameters:
-                    chosen.append({**group, "params": parameters})
+                    part.append({**group, "params": parameters})
         self.parts: list[torch.optim.Optimizer] = []
         if matrices:
             self.parts.append(torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw"))
@@ -143,8 +158,10 @@ class MuonWithAdamW:
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for part, part_state in zip(self.parts, state["parts"], strict=True):
-            part.load_state_dict(part_state)
+        load_moments(self, state)
+
+
+Optimizer = torch.optim.Optimizer | MuonWithAdamW
 
 
 def build_optimizer(
@@ -153,13 +170,26 @@ def build_optimizer(
     groups: list[dict[str, Any]],
     lr: float,
     betas: tuple[float, float],
-) -> torch.optim.Optimizer | MuonWithAdamW:
-    """Return the optimizer of `groups`, which are parameters of `model`."""
+    fused: bool = False,
+) -> Optimizer:
+    """Return the optimizer of `groups`, which are parameters of `model`.
+
+    Args:
+        fused: let AdamW update all weights in one kernel, which can skip a step by a number on the device.
+    """
     if name == "muon":
         return MuonWithAdamW(model, groups, lr, betas)
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, foreach=True)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, foreach=not fused, fused=fused)
 
 
-def optimizer_parts(optimizer: torch.optim.Optimizer | MuonWithAdamW) -> list[torch.optim.Optimizer]:
-    """Return the optimizers of torch that `optimizer` is made of."""
+def optimizer_parts(optimizer: Optimizer) -> list[torch.optim.Optimizer]:
+    """Return the torch optimizers that `optimizer` consists of."""
     return optimizer.parts if isinstance(optimizer, MuonWithAdamW) else [optimizer]
+
+
+def load_moments(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Load the state of all parameters; the settings of the groups (decay, betas, fused) stay."""
+    for part, saved in zip(optimizer_parts(optimizer), state.get("parts", [state]), strict=True):
+        pairs = zip(part.param_groups, saved["param_groups"], strict=False)
+        groups = [{**current, "params": group["params"]} for current, group in pairs]
+        part.load_state_dict({**saved, "param_groups": groups})

@@ -9,35 +9,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lavis_lite.common.distributed import FILLER, leave_signals_to_parent, start_workers
+from lavis_lite.common.batch import BadSample, Batch
+from lavis_lite.common.distributed import leave_signals_to_parent, start_workers
 from lavis_lite.common.seeding import key_seed, keyed_generator, seeded_scope
 from lavis_lite.datasets.base_dataset import collate
 
-BAD_SAMPLES = "bad_samples"
 # What reading a bad file raises: OSError is Pillow's, ValueError covers our ImageError.
 READ_ERRORS = (OSError, ValueError)
 ATTEMPTS = 20
 
 Policy = Literal["raise", "replace", "skip"]
+Collater = Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
+Finish = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-class SampleKey(NamedTuple):
+class Samples(Protocol):
+    """A data set of torch with a length."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class SampleKey:
     """Which sample, of which epoch."""
 
     epoch: int
     index: int
-
-
-class BadSample(NamedTuple):
-    """A sample that could not be read."""
-
-    index: int
-    reason: str
 
 
 @dataclass
@@ -49,7 +53,7 @@ class KeyedSamples(Dataset):
             time; "skip" returns only the note of what is missing.
     """
 
-    dataset: Dataset
+    dataset: Samples
     seed: int
     policy: Policy
 
@@ -73,24 +77,28 @@ class KeyedSamples(Dataset):
 
 @dataclass
 class Collate:
-    """Join samples and carry the notes of bad ones along."""
+    """Make a `Batch` of what `KeyedSamples` returns.
 
-    collater: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
-    finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    Attributes:
+        collater: of the data set: samples -> a plain dict.
+        finish: called on that dict (tokenizing, say).
+    """
 
-    def __call__(self, items: Sequence[tuple[Any, list[BadSample]]]) -> dict[str, Any]:
+    collater: Collater
+    finish: Finish | None = None
+
+    def __call__(self, items: Sequence[tuple[Any, list[BadSample]]]) -> Batch:
         samples = [sample for sample, _ in items if sample is not None]
-        batch = dict(self.collater(samples)) if samples else {}
+        joined = dict(self.collater(samples)) if samples else {}
         if samples and self.finish is not None:
-            batch = self.finish(batch)
-        batch[BAD_SAMPLES] = [note for _, notes in items for note in notes]
-        return batch
+            joined = self.finish(joined)
+        return Batch(joined, [note for _, notes in items for note in notes])
 
 
 class Concatenated(Dataset):
     """Several data sets end to end; the first one's collater joins a batch."""
 
-    def __init__(self, datasets: Sequence[Dataset]) -> None:
+    def __init__(self, datasets: Sequence[Samples]) -> None:
         self.datasets = datasets
         self.starts = [0]
         for dataset in datasets:
@@ -116,7 +124,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Samples,
         batch_size: int,
         *,
         seed: int,
@@ -126,7 +134,7 @@ class TrainLoader:
         drop_last: bool = True,
         policy: Policy = "replace",
         pin_memory: bool = False,
-        finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        finish: Finish | None = None,
     ) -> None:
         self.size = len(dataset)
         self.global_batch = batch_size * world_size
@@ -154,7 +162,7 @@ class TrainLoader:
         """Return how many batches an epoch has without its first `skipped` samples."""
         return self._schedule.batches_after(skipped)
 
-    def epoch(self, epoch: int, first_batch: int = 0, skipped: int = 0) -> Iterator[dict[str, Any]]:
+    def epoch(self, epoch: int, first_batch: int = 0, skipped: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` from `first_batch` on.
 
         Args:
@@ -166,7 +174,7 @@ class TrainLoader:
         self._schedule.epoch, self._schedule.first_batch = epoch, first_batch
         self._schedule.skipped = skipped
         for number, batch in enumerate(start_workers(self._loader), start=first_batch):
-            batch[FILLER] = self._schedule.is_filler(number)
+            batch.filler = self._schedule.is_filler(number)
             yield batch
 
 
@@ -218,7 +226,7 @@ class _Schedule:
 
 
 def eval_loader(
-    dataset: Dataset,
+    dataset: Samples,
     batch_size: int,
     *,
     seed: int = 0,
@@ -240,5 +248,5 @@ def eval_loader(
     )
 
 
-def _collater(dataset: Dataset) -> Callable:
+def _collater(dataset: Samples) -> Collater:
     return getattr(dataset, "collater", None) or collate

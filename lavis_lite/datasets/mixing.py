@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import Dataset
 
+from lavis_lite.common.batch import Batch
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import suggest
 from lavis_lite.common.seeding import keyed_generator
@@ -29,11 +29,11 @@ class Loader(Protocol):
 
     def batches_after(self, skipped: int) -> int: ...
 
-    def epoch(self, epoch: int, first_batch: int = 0, skipped: int = 0) -> Iterator[dict[str, Any]]: ...
+    def epoch(self, epoch: int, first_batch: int = 0, skipped: int = 0) -> Iterator[Batch]: ...
 
 
 def train_loader(
-    datasets: Sequence[Dataset],
+    datasets: Sequence[Any],
     batch_size: int,
     *,
     seed: int,
@@ -66,7 +66,7 @@ def train_loader(
     return loaders[0] if len(loaders) == 1 else MixedLoader(loaders, seed=seed)
 
 
-def _loader(dataset: Dataset, batch_size: int, **settings: Any) -> Loader:
+def _loader(dataset: Any, batch_size: int, **settings: Any) -> Loader:
     if hasattr(dataset, "shards"):
         from lavis_lite.datasets.web.loader import WebTrainLoader
 
@@ -74,7 +74,7 @@ def _loader(dataset: Dataset, batch_size: int, **settings: Any) -> Loader:
     return TrainLoader(dataset, batch_size, **settings)
 
 
-def _weights(datasets: Sequence[Dataset], ratios: Mapping[str, float]) -> list[float]:
+def _weights(datasets: Sequence[Any], ratios: Mapping[str, float]) -> list[float]:
     names = [getattr(dataset, "name", "") for dataset in datasets]
     for name, weight in ratios.items():
         if name not in names:
@@ -120,7 +120,7 @@ class MixedLoader:
             raise ValueError("the samples of a mixture cannot be skipped")
         return self.batches_per_epoch
 
-    def epoch(self, epoch: int, first_batch: int = 0, skipped: int = 0) -> Iterator[dict[str, Any]]:
+    def epoch(self, epoch: int, first_batch: int = 0, skipped: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` from `first_batch` on; each loader goes on where it stood."""
         taken = torch.zeros(len(self.loaders), dtype=torch.long)
         for earlier in range(epoch):
@@ -145,7 +145,7 @@ class MixedLoader:
         return torch.tensor(sources)[torch.randperm(len(sources), generator=generator)]
 
 
-def _endless(loader: Loader, taken: int) -> Iterator[dict[str, Any]]:
+def _endless(loader: Loader, taken: int) -> Iterator[Batch]:
     """Yield a loader's batches from its `taken`th on, epoch after epoch."""
     epoch, first_batch = divmod(taken, loader.batches_per_epoch)
     while True:

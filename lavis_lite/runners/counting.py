@@ -8,13 +8,13 @@ from lavis_lite.runners.state import TrainState
 
 
 class RunCounter:
-    """What a runner counts; `runner_iter` cuts a run into other segments.
+    """The counters of a runner; `runner_iter` cuts a run into other segments.
 
     Attributes:
         config: the ``run`` section.
         state: where the run stands.
         loader: of the training batches; an evaluation has none.
-        batches_per_epoch: of `loader`; 0 where there is none.
+        batches_per_epoch: of `loader`; 0 without one.
     """
 
     config: RunConfig
@@ -24,22 +24,22 @@ class RunCounter:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps an epoch; a last window of fewer batches counts."""
+        """Optimizer steps of an epoch; an incomplete last window counts."""
         return -(-self.batches_per_epoch // self.config.accum_grad_iters)
 
     @property
     def position(self) -> int:
-        """Optimizer steps that lead to this place in the data with the present settings.
+        """Optimizer steps that lead to this position in the data with the current settings.
 
         Equal to ``state.step``, unless the run was resumed with another batch size. The schedule, the
         segments and the end of the run are counted by it.
         """
-        batches = self.batches_of_this_epoch - self.state.batch
-        return (self.state.epoch + 1) * self.steps_per_epoch + (-batches // self.config.accum_grad_iters)
+        remaining = self.batches_of_this_epoch - self.state.batch
+        return (self.state.epoch + 1) * self.steps_per_epoch - -(-remaining // self.config.accum_grad_iters)
 
     @property
     def batches_of_this_epoch(self) -> int:
-        """Batches of the epoch that the state stands in."""
+        """Batches of the epoch that the run is in."""
         return self.loader.batches_after(self.state.skipped) if self.state.skipped else self.batches_per_epoch
 
     @property
@@ -54,17 +54,22 @@ class RunCounter:
 
     @property
     def last_step(self) -> int:
-        """What ``state.step`` will be at the end of the run."""
+        """The value of ``state.step`` at the end of the run."""
         return self.state.step + self.total_steps - self.position
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing is left to train."""
+        """True if nothing is left to train."""
         return self.position >= self.total_steps or self.state.stopped_early
 
     @property
+    def at_segment_end(self) -> bool:
+        """True if a segment, or the run, is complete."""
+        return self.position % self.steps_per_segment == 0 or self.position >= self.total_steps
+
+    @property
     def segment(self) -> int:
-        """How many segments are complete; none where nothing was trained."""
+        """Number of complete segments; 0 if nothing was trained."""
         if self.state.step == 0 or self.batches_per_epoch == 0:
             return 0
         return -(-self.position // self.steps_per_segment)

@@ -65,6 +65,10 @@ class TrainState:
             return True
         return False
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Move to the first batch of `epoch`."""
+        self.epoch, self.batch, self.skipped = epoch, 0, 0
+
     def forget_best_score(self) -> None:
         """Let the next validation be the best one, and count patience from it."""
         self.best_score, self.validations_without_gain, self.stopped_early = None, 0, False

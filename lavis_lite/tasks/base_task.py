@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from lavis_lite.common.batch import FILLER, Batch, StepOutput
 from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import suggest
@@ -31,22 +32,6 @@ class EvaluationBatches(Protocol):
     dataset: Any
 
     def __iter__(self) -> Iterator[dict[str, Any]]: ...
-
-
-@dataclass
-class StepOutput:
-    """What to minimise, and what to show.
-
-    Attributes:
-        loss: a mean over `weight` terms.
-        weight: how many terms; so a window of batches, or the shares of several ranks, minimise the
-            mean over all their terms, however they are cut.
-        report: named numbers for the log, left on the device.
-    """
-
-    loss: Tensor
-    weight: Tensor | float
-    report: Mapping[str, Tensor]
 
 
 class BaseTask:
@@ -142,15 +127,40 @@ class BaseTask:
         """Return what is worth knowing of an evaluation on `dataset` before the training."""
         return []
 
-    def train_step(self, model: nn.Module, samples: Mapping[str, Any]) -> StepOutput:
-        """Return the loss of one batch."""
+    def train_on_batch(self, model: nn.Module, batch: Batch) -> StepOutput:
+        """Return what `train_step` makes of a batch; the runner calls this.
+
+        A task overrides `train_step`, which sees plain samples, as in LAVIS: the keys of the data set,
+        and "epoch", "iters" (batches done in this epoch) and "num_iters_per_epoch".
+        """
+        samples = dict(batch.samples)
+        if batch.position is not None:
+            epoch, iters, batches = batch.position
+            samples |= {"epoch": epoch, "iters": iters, "num_iters_per_epoch": batches}
+        if batch.filler:
+            samples[FILLER] = True
+        output = self.train_step(model, samples)
+        if isinstance(output, tuple):
+            output = StepOutput(*output)
+        weight = float(batch_size(samples)) if output.weight is None else output.weight
+        return replace(output, weight=0.0 if batch.filler else weight)
+
+    def train_step(
+        self, model: nn.Module, samples: Mapping[str, Any]
+    ) -> StepOutput | tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the loss of a batch; LAVIS's form, ``(loss, losses for the log)``, will do.
+
+        The model returns a mapping with "loss", and may add parts of it as "loss_...", a "report" of
+        numbers that are not minimized, and "loss_weight", the number of terms that the loss is a mean of.
+        """
         output = model(samples)
-        losses = {name: value for name, value in output.items() if name.startswith("loss")}
-        weight = losses.pop("loss_weight", None)
-        if weight is None:
-            weight = float(batch_size(samples))
-        report = {name: value.detach() for name, value in losses.items() if value is not None}
-        return StepOutput(output["loss"], weight, report)
+        losses = {
+            name: value.detach()
+            for name, value in output.items()
+            if name.startswith("loss") and name != "loss_weight" and value is not None
+        }
+        report = {**losses, **(output.get("report") or {})}
+        return StepOutput(output["loss"], report, output.get("loss_weight"))
 
     def valid_step(self, model: nn.Module, samples: Mapping[str, Any]) -> list[Record]:
         """Return one record a sample, each with "instance_id", of plain values."""
