@@ -160,7 +160,7 @@ def local_part(tensor: Tensor) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def part_like(tensor: Tensor, model: Tensor) -> Tensor:
+def part_like(tensor: Tensor, model: Any) -> Tensor:
     """Return `tensor`, which every rank has whole, cut over the ranks as `model` is."""
     if not hasattr(model, "placements"):
         return tensor

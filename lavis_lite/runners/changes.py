@@ -22,49 +22,32 @@ class Fate(Enum):
     IGNORE = "it says nothing about the run"
 
 
-# Path of a section or a setting -> its fate; the longest matching path counts. Every setting that
-# carries on takes effect: schedule, optimizer groups, loader and task are built from the current config.
-FATES = {
-    "imports": Fate.IGNORE,
-    "model": Fate.REFUSE,
-    "model.vit_grad_ckpt": Fate.CARRY_ON,
-    "model.vit_ckpt_layer": Fate.CARRY_ON,
-    "model.load_finetuned": Fate.NEW_FOLDER_ONLY,
-    "model.finetuned": Fate.NEW_FOLDER_ONLY,
-    "model.load_pretrained": Fate.NEW_FOLDER_ONLY,
-    "model.pretrained": Fate.NEW_FOLDER_ONLY,
-    "datasets": Fate.NEW_FOLDER_ONLY,
-    "preprocess": Fate.NEW_FOLDER_ONLY,
-    "run": Fate.CARRY_ON,
-    "run.task": Fate.REFUSE,
-    "run.runner": Fate.REFUSE,
-    "run.optimizer": Fate.REFUSE,
-    "run.lr_scale": Fate.REFUSE,
-    "run.freeze": Fate.REFUSE,
-    "run.unfreeze_last_vision_layers": Fate.REFUSE,
-    "run.seed": Fate.NEW_FOLDER_ONLY,
-    "run.train_splits": Fate.NEW_FOLDER_ONLY,
-    "run.train_dataset_ratios": Fate.NEW_FOLDER_ONLY,
-    "run.output_dir": Fate.IGNORE,
-    "run.resume": Fate.IGNORE,
-    "run.resume_ckpt_path": Fate.IGNORE,
-    "run.evaluate": Fate.IGNORE,
-    "run.world_size": Fate.IGNORE,
-    "run.dist_url": Fate.IGNORE,
-    "run.distributed": Fate.IGNORE,
-    "run.use_dist_eval_sampler": Fate.IGNORE,
+# Sections and settings by fate; the longest matching path counts. Every setting that carries on takes
+# effect: schedule, optimizer groups, loader and task are built from the current config.
+_SETTINGS = {
+    Fate.REFUSE: """
+        model
+        run.task run.runner run.optimizer run.lr_scale run.freeze run.unfreeze_last_vision_layers
+    """,
+    Fate.NEW_FOLDER_ONLY: """
+        model.load_finetuned model.finetuned model.load_pretrained model.pretrained
+        datasets preprocess
+        run.seed run.train_splits run.train_dataset_ratios
+    """,
+    Fate.CARRY_ON: """
+        model.vit_grad_ckpt model.vit_ckpt_layer
+        run
+    """,
+    Fate.IGNORE: """
+        imports
+        run.output_dir run.resume run.resume_ckpt_path run.evaluate
+        run.world_size run.dist_url run.distributed run.use_dist_eval_sampler
+    """,
 }
+FATES = {path: fate for fate, paths in _SETTINGS.items() for path in paths.split()}
 # Settings of every run that have an effect even if nothing is left to train; those of the task do, too.
-_AFTER_TRAINING = {
-    "run.test_splits",
-    "run.batch_size_eval",
-    "run.num_workers",
-    "run.amp",
-    "run.device",
-    "run.report",
-    "run.wandb_project",
-    "run.save_total_limit",
-}
+_AFTER_TRAINING = {"run.test_splits", "run.batch_size_eval", "run.num_workers", "run.amp", "run.device"}
+_AFTER_TRAINING |= {"run.report", "run.wandb_project", "run.save_total_limit"}
 _OF_EVERY_RUN = {f"run.{field.name}" for field in fields(RunConfig)}
 # Number of keys that lead to a field of a `Config`: a field that an older checkpoint lacks is a new one.
 _FIELD_DEPTH = {"model": 2, "run": 2, "datasets": 3}
@@ -116,11 +99,7 @@ def accepted_changes(
     """Return the changes with which a resumed run continues.
 
     Args:
-        was: the config that the checkpoint was written with.
-        now: the current one.
-        checkpoint: path of the checkpoint, for the message.
-        new_folder: True if the run starts a new folder from the checkpoint of another run
-            (``run.resume_ckpt_path``), so that it may be trained on other data.
+        new_folder: True if the run continues another run's checkpoint; it may be trained on other data then.
 
     Raises:
         ConfigError: the run cannot continue with some changes; the message lists all of them.

@@ -1,14 +1,19 @@
-"""How far a run is: steps, epochs, and segments between two evaluations."""
+"""The position of a run: steps, epochs, segments between two evaluations, and the batches to come."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+
+from lavis_lite.common.batch import Batch
 from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.datasets.mixing import Loader
+from lavis_lite.runners.bad_data import TrainingError
 from lavis_lite.runners.state import TrainState
 
 
 class RunCounter:
-    """The counters of a runner; `runner_iter` cuts a run into other segments.
+    """What a runner counts; `runner_iter` cuts a run into other segments.
 
     Attributes:
         config: the ``run`` section.
@@ -73,3 +78,31 @@ class RunCounter:
         if self.state.step == 0 or self.batches_per_epoch == 0:
             return 0
         return -(-self.position // self.steps_per_segment)
+
+    @property
+    def save_is_due(self) -> bool:
+        """True after every `save_every_steps` steps and every `save_freq` segments."""
+        every = self.config.save_every_steps
+        if every is not None and self.state.step % every == 0:
+            return True
+        return self.at_segment_end and self.segment % self.config.save_freq == 0
+
+    def windows(self) -> Iterator[list[Batch]]:
+        """Yield the batches of each optimizer step, from the current position to the end of the run.
+
+        Raises:
+            TrainingError: the data ends early.
+        """
+        while not self.has_ended:
+            before = self.position
+            batches = self.loader.epoch(self.state.epoch, self.state.batch, self.state.skipped)
+            while window := list(islice(batches, self.config.accum_grad_iters)):
+                yield window
+                if self.position >= self.total_steps:
+                    return
+            if self.position == before:
+                raise TrainingError(
+                    f"The training data ends at batch {self.state.batch} of epoch {self.state.epoch + 1}, "
+                    f"which should have {self.batches_of_this_epoch}. Was it changed while it was read?",
+                    on_all_ranks=False,
+                )

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
@@ -138,15 +137,12 @@ class RunnerBase(RunCounter):
                 progress.advance(loss=result.loss, lr=result.lr)
                 self.log_step(result)
                 self.stop_if_due(result)
-                if self.save_is_due():
+                if self.save_is_due:
                     self.save()
                 if self.state.evaluation_due:
                     self.finish_segment()
                     self.strategy.module.train()
                 if self.state.stopped_early:
-                    logger.info(
-                        "No gain in %d validations; stopping early.", self.state.validations_without_gain
-                    )
                     break
         if self.config.save_last:
             self.save_changes()
@@ -162,26 +158,6 @@ class RunnerBase(RunCounter):
         with self.throughput.paused():
             check_output(self.folder, checkpoint_bytes(self.model), self.config.save_total_limit)
             Rehearsal(self.task, self.model, self.datasets, self.config, self.precision).run()
-
-    def windows(self) -> Iterator[list[Batch]]:
-        """Yield the batches of each optimizer step, from the current position to the end of the run.
-
-        Raises:
-            TrainingError: the data ends early.
-        """
-        while not self.has_ended:
-            before = self.position
-            batches = self.loader.epoch(self.state.epoch, self.state.batch, self.state.skipped)
-            while window := list(islice(batches, self.config.accum_grad_iters)):
-                yield window
-                if self.position >= self.total_steps:
-                    return
-            if self.position == before:
-                raise TrainingError(
-                    f"The training data ends at batch {self.state.batch} of epoch {self.state.epoch + 1}, "
-                    f"which should have {self.batches_of_this_epoch}. Was it changed while it was read?",
-                    on_all_ranks=False,
-                )
 
     def train_window(self, window: list[Batch]) -> StepResult:
         """Make one optimizer step and move the state on by it."""
@@ -251,9 +227,10 @@ class RunnerBase(RunCounter):
             if score is not None:
                 if self.state.improves(score):
                     save_best(self, scores)
-                self.state.stopped_early = self.state.validations_without_gain >= (
-                    self.config.patience or float("inf")
-                )
+                without_gain, patience = self.state.validations_without_gain, self.config.patience
+                self.state.stopped_early = patience is not None and without_gain >= patience
+                if self.state.stopped_early:
+                    logger.info("No gain in %d validations; stopping early.", without_gain)
         self.state.evaluation_due = False
 
     def log_step(self, result: StepResult) -> None:
@@ -285,13 +262,6 @@ class RunnerBase(RunCounter):
             yield model
 
     # ---- saving ----
-
-    def save_is_due(self) -> bool:
-        """Return True after every `save_every_steps` steps and every `save_freq` segments."""
-        every = self.config.save_every_steps
-        if every is not None and self.state.step % every == 0:
-            return True
-        return self.at_segment_end and self.segment % self.config.save_freq == 0
 
     def save_changes(self) -> None:
         """Save, unless the newest checkpoint holds this state."""
