@@ -71,13 +71,9 @@ def repeated_way(
         input_ids, attention_mask = model.tokenize(answers[: arguments.answers], model.dec_token_id)
         rows = arguments.questions
         expanded = states.repeat_interleave(arguments.answers, 0)
-        asked = Question(
-            model.text_decoder.bert.project_image(expanded),
-            question.mask.repeat_interleave(arguments.answers, 0),
-        )
-        return model._negative_log_likelihood(
-            input_ids.repeat(rows, 1), attention_mask.repeat(rows, 1), asked
-        )
+        kv = model.text_decoder.bert.project_image(expanded)
+        mask = question.mask.repeat_interleave(arguments.answers, 0)
+        return model._decode(input_ids.repeat(rows, 1), attention_mask.repeat(rows, 1), kv, mask)[1]
 
     return way
 

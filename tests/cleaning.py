@@ -12,13 +12,14 @@ from PIL import Image
 from pyarrow import parquet
 
 from lavis_lite import registry
-from lavis_lite.capfilt.inputs import Input, from_shards
-from lavis_lite.capfilt.models import Models, build_models
-from lavis_lite.capfilt.output import OutputFolder
-from lavis_lite.capfilt.run import run_capfilt
-from lavis_lite.capfilt.scorers import Asked, BaseScorer, Scores
+from lavis_lite.capfilt.captioner import Captioner
+from lavis_lite.capfilt.job import Job
+from lavis_lite.capfilt.output_reader import OutputReader
+from lavis_lite.capfilt.output_writer import OutputWriter
+from lavis_lite.capfilt.scorers import BaseScorer, ScoreRequest, Scorers, Scores
 from lavis_lite.capfilt.settings import CapFiltSettings
-from lavis_lite.common.logs.progress import Progress
+from lavis_lite.capfilt.sources import Input, from_shards
+from lavis_lite.capfilt.workers import run_job
 from lavis_lite.datasets.web.shards import list_shards
 
 
@@ -28,44 +29,56 @@ class Letters(BaseScorer):
 
     names = ("letters",)
     on_image: Callable[[Image.Image], None] = staticmethod(lambda image: None)
-    on_texts: Callable[[Asked], None] = staticmethod(lambda asked: None)
+    on_texts: Callable[[ScoreRequest], None] = staticmethod(lambda request: None)
 
     def prepare(self, image: Image.Image) -> None:
         Letters.on_image(image)
 
-    def score(self, asked: Asked) -> Scores:
-        Letters.on_texts(asked)
-        return [[(float(len(text)),) for text in texts] for texts in asked.texts]
+    def score(self, request: ScoreRequest) -> Scores:
+        Letters.on_texts(request)
+        return [[(float(len(text)),) for text in texts] for texts in request.texts]
 
 
-def models_of(**settings: Any) -> Models:
+def settings_of(**settings: Any) -> CapFiltSettings:
     values = {"captions_per_image": 0, "scorers": {"letters_for_test": {}}, "rule": "letters"}
-    chosen = CapFiltSettings(**{**values, "threshold": 1.0, "batch_size": 3, **settings})
-    return build_models(None, lambda image: torch.zeros(1), chosen, torch.device("cpu"))
+    return CapFiltSettings(**{**values, "threshold": 1.0, "batch_size": 3, **settings})
+
+
+def job_of(
+    source: Input | Path,
+    output: Path,
+    settings: CapFiltSettings,
+    captioner: Any = None,
+    text_key: str = "txt",
+    verify: bool = False,
+) -> Job:
+    """Return a job for shards, a folder of shards, or any input, without a GPU and without an image."""
+    crawl = source if isinstance(source, Input) else from_shards(list_shards([str(source)]), text_key)
+    cpu = torch.device("cpu")
+    captioner = Captioner(captioner, lambda image: torch.zeros(1), settings, cpu)
+    return Job(crawl, captioner, Scorers(settings, cpu), settings, output, verify)
 
 
 def clean(
     source: Input | Path, output: Path, text_key: str = "txt", verify: bool = False, **settings: Any
-) -> tuple[OutputFolder, list[str]]:
+) -> tuple[OutputWriter, list[str]]:
     """Clean shards, a folder of shards, or any input; return the output and the units that failed."""
-    given = source if isinstance(source, Input) else from_shards(list_shards([str(source)]), text_key)
-    models = models_of(**settings)
-    with Progress(1, "capfilt", enabled=False) as progress:
-        return run_capfilt(given, models, models.settings, output, progress, verify=verify)
+    job = job_of(source, output, settings_of(**settings), text_key=text_key, verify=verify)
+    return run_job(job, show=False)
 
 
-def rows_of(output: OutputFolder) -> list[dict[str, Any]]:
+def rows_of(output: OutputReader) -> list[dict[str, Any]]:
     return parquet.read_table(output.folder / "scores.parquet").to_pylist()
 
 
-def reasons_of(output: OutputFolder) -> dict[str, str]:
+def reasons_of(output: OutputReader) -> dict[str, str]:
     """Return the reason of each sample that failed, by key."""
     return {row["key"]: row["reason"] for row in rows_of(output) if not row["source"]}
 
 
-def assert_all_accounted_for(output: OutputFolder, samples: int) -> None:
+def assert_all_accounted_for(output: OutputReader, samples: int) -> None:
     """Every sample is kept, filtered or failed, in the markers and in the table."""
-    markers = output.done().values()
+    markers = output.markers().values()
     assert sum(marker["samples"] for marker in markers) == samples
     for marker in markers:
         assert marker["samples"] == marker["kept"] + marker["filtered"] + marker["failed"]

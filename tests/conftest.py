@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,14 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+from tiers import (  # noqa: F401  (hooks of pytest)
+    pytest_collection_modifyitems,
+    pytest_deselected,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+    wants_weights,
+)
 
 from lavis_lite.common.storage.cache import cache_root
 
@@ -38,37 +45,16 @@ TINY_SIZES: dict[str, Any] = {
 }
 
 
-WEIGHTS_SERVER = ("storage.googleapis.com", 443)
-
-
-def _wants_weights(config: pytest.Config) -> bool:
-    return config.option.markexpr == "needs_weights"
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the hub out of the tests, but for those that are about what it holds."""
-    if not _wants_weights(config):
+    if not wants_weights(config):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs the published weights, unless it is asked for and they can be had."""
-    reason = "needs the published weights: run pytest -m needs_weights with a network"
-    if _wants_weights(config):
-        try:
-            socket.create_connection(WEIGHTS_SERVER, timeout=10).close()
-            return
-        except OSError as error:
-            reason = f"needs the published weights, but {WEIGHTS_SERVER[0]} cannot be reached ({error})"
-    for item in items:
-        if item.get_closest_marker("needs_weights"):
-            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     """A cache folder of the tests' own, so that nothing outside it is read or written."""
-    if _wants_weights(pytestconfig):
+    if wants_weights(pytestconfig):
         return cache_root()
     folder = tmp_path_factory.mktemp("cache")
     os.environ["LAVIS_LITE_CACHE"] = str(folder)

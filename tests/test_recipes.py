@@ -29,26 +29,25 @@ def ids(paths: list[Path]) -> list[str]:
     return [path.stem for path in paths]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=ids(RECIPES))
 def test_a_recipe_builds_its_model_and_names_real_data_sets_and_splits(path):
     config = load_config(path, OPTIONS.get(path.stem, []))
-    model_class = registry.get_model_class(config.sections["model"]["arch"])
-    settings = {
-        key: value for key, value in config.sections["model"].items() if key not in ("arch", "model_type")
-    }
-    settings |= {"load_finetuned": False, "load_pretrained": False}
-    if settings.get("tokenizer") != "shapes":
-        settings |= {"tokenizer": "shapes", "med_config": with_published_words(settings.get("med_config"))}
+    model_class = registry.get_model_class(config.arch)
+    settings = replace(config.model, load_finetuned=False, load_pretrained=False)
+    if settings.tokenizer != "shapes":
+        words = with_published_words(settings.med_config)
+        settings = replace(settings, tokenizer="shapes", med_config=words)
     with torch.device("meta"):
-        model = model_class.from_config(settings)
+        model = model_class(settings)
     assert sum(parameter.numel() for parameter in model.parameters()) > 1e6
     registry.get_task_class(config.run.task)(config.run)
     registry.get_runner_class(config.run.runner)
     wanted = [] if config.run.evaluate else [*config.run.train_splits, *config.run.valid_splits]
     wanted += config.run.test_splits
     splits: set[str] = set()
-    for name, changes in config.datasets.items():
-        splits.update(registry.get_builder_class(name).from_config(changes or {}).splits())
+    for name, settings in config.datasets.items():
+        splits.update(registry.get_builder_class(name)(settings).splits())
     assert set(wanted) <= splits
 
 
@@ -76,6 +75,7 @@ def test_a_script_runs_recipes_that_are_there(path):
     assert path.stat().st_mode & 0o111
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", LOOPS, ids=ids(LOOPS))
 def test_a_loop_names_recipes_and_stages_that_are_there(path):
     loop = parse(Bootstrap, read_loop(path), where="")

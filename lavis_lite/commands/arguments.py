@@ -1,4 +1,4 @@
-"""Types of command-line values, each refused in one line where it cannot be."""
+"""The parser of the command line, types of its values, and options that several commands have."""
 
 from __future__ import annotations
 
@@ -12,89 +12,126 @@ from lavis_lite.common.registry import suggest
 
 # torch.manual_seed takes no more.
 LARGEST_SEED = 2**63 - 1
-# More cannot be meant, and would end in an error of torch's or of the system's.
+# A larger count is a mistake, and would end in an error of torch's or of the system's.
 LARGEST_COUNT = 2**31 - 1
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and that names the nearest choice; subcommands inherit it."""
+    """A parser whose errors are one line and name the nearest choice; subcommands inherit it."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong, and where to read more, and exit with 2."""
-        self.exit(2, f"{self.prog}: error: {_with_nearest(message)} ({self.prog} --help tells more)\n")
+        """Print the error and how to get help, and exit with 2."""
+        match = re.fullmatch(r"(.*: invalid choice: )'(.*)' \(choose from (.*)\)", message)
+        if match is not None:
+            choices = [choice.strip("' ") for choice in match[3].split(",")]
+            message = f"{match[1]}{match[2]!r}.{suggest(match[2], choices)}"
+        self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help tells more)\n")
 
 
-def _with_nearest(message: str) -> str:
-    match = re.fullmatch(r"(.*: invalid choice: )'(.*)' \(choose from (.*)\)", message)
-    if match is None:
-        return message
-    choices = [choice.strip("' ") for choice in match[3].split(",")]
-    return f"{match[1]}{match[2]!r}.{suggest(match[2], choices)}"
+def _whole_number(least: int, most: int = LARGEST_COUNT) -> Callable[[str], int]:
+    """Return the type of an argument that is a whole number from `least` to `most`."""
+
+    def parse(text: str) -> int:
+        expected = f"expected a whole number of at least {least}, found {text!r}"
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(expected) from None
+        if number < least:
+            raise argparse.ArgumentTypeError(expected)
+        if number > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most}, found {text!r}")
+        return number
+
+    return parse
 
 
-def positive_int(text: str) -> int:
-    """Return a whole number of at least 1."""
-    return _whole_number(text, 1, LARGEST_COUNT)
+def _number(expected: str, allowed: Callable[[float], bool]) -> Callable[[str], float]:
+    """Return the type of an argument that is a number which `allowed` accepts."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not allowed(number):  # NaN is in no range
+            raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}")
+        return number
+
+    return parse
 
 
-def non_negative_int(text: str) -> int:
-    """Return a whole number of at least 0."""
-    return _whole_number(text, 0, LARGEST_COUNT)
-
-
-def seed_number(text: str) -> int:
-    """Return a seed, which torch takes from 0 to 2**63 - 1."""
-    return _whole_number(text, 0, LARGEST_SEED)
-
-
-def finite_float(text: str) -> float:
-    """Return a number that is neither NaN nor infinite."""
-    return _number(text, math.isfinite, "a number")
-
-
-def fraction(text: str) -> float:
-    """Return a number from 0 to 1."""
-    return _number(text, lambda value: 0 <= value <= 1, "a number from 0 to 1")
-
-
-def probability(text: str) -> float:
-    """Return a number above 0, and at most 1."""
-    return _number(text, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
-
-
-def non_negative_float(text: str) -> float:
-    """Return a finite number of at least 0."""
-    return _number(text, lambda value: 0 <= value < math.inf, "a number of at least 0")
+positive_int = _whole_number(1)
+non_negative_int = _whole_number(0)
+seed_number = _whole_number(0, LARGEST_SEED)
+finite_float = _number("a number", math.isfinite)
+fraction = _number("a number from 0 to 1", lambda value: 0 <= value <= 1)
+probability = _number("a number above 0 and at most 1", lambda value: 0 < value <= 1)
+non_negative_float = _number("a number of at least 0", lambda value: 0 <= value < math.inf)
 
 
 def non_empty(text: str) -> str:
-    """Return a text with something in it, such as the name of a file."""
+    """Return `text` if it is not blank, such as the name of a file."""
     if not text.strip():
         raise argparse.ArgumentTypeError("must not be empty")
     return text
 
 
-def _whole_number(text: str, least: int, most: int) -> int:
-    expected = f"expected a whole number of at least {least}, found {text!r}"
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(expected) from None
-    if number < least:
-        raise argparse.ArgumentTypeError(expected)
-    if number > most:
-        raise argparse.ArgumentTypeError(f"must be at most {most}, found {text!r}")
-    return number
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """Add ``--max-pixels``, which takes effect when the command line is parsed."""
+
+    def pixels(text: str) -> int:
+        from lavis_lite.common.media.images import set_max_pixels
+
+        number = positive_int(text)
+        set_max_pixels(number)
+        return number
+
+    parser.add_argument(
+        "--max-pixels",
+        type=pixels,
+        metavar="N",
+        help="accept images of up to N pixels, width times height, in place of 89478485; JPEGs of up to 2.5 "
+        "times as many are read at half their width and height",
+    )
 
 
-def _number(text: str, allowed: Callable[[float], bool], expected: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not allowed(number):  # no range holds NaN
-        raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}")
-    return number
+def add_code_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--import`` and ``--trust-imports``, for commands that open a run folder."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="MODULE",
+        help="your own modules: dotted names or .py files",
+    )
+    parser.add_argument(
+        "--trust-imports",
+        action="store_true",
+        help="run the modules that the config of the run folder imports",
+    )
+
+
+def import_user_code(options: argparse.Namespace, *checkpoints: str | None) -> None:
+    """Import the modules of ``--import`` and, with ``--trust-imports``, those that run folders name.
+
+    Args:
+        options: parsed options of `add_code_arguments`.
+        checkpoints: addresses of weights; those that are run folders count.
+
+    Raises:
+        ConfigError: a module or a file that does not exist.
+    """
+    from lavis_lite.common.config.user_modules import import_modules
+    from lavis_lite.common.run_folder import RunFolder
+
+    import_modules(options.imports)
+    for checkpoint in filter(None, checkpoints if options.trust_imports else ()):
+        run = RunFolder.at(checkpoint)
+        if run is not None:
+            run.import_modules(trust_imports=True)

@@ -1,18 +1,29 @@
-"""Cleaning a crawl: synthetic captions, and a filter over them and the web's."""
+"""Cleaning a crawl: synthetic captions, and a filter over them and the web's texts."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from lavis_lite.commands.arguments import finite_float, non_negative_float, positive_int
-from lavis_lite.commands.pixel_limit import add_max_pixels
-from lavis_lite.commands.user_code import add_code_arguments, import_user_code
+from lavis_lite.commands.arguments import (
+    add_code_arguments,
+    add_max_pixels,
+    finite_float,
+    import_user_code,
+    non_negative_float,
+    positive_int,
+)
+
+if TYPE_CHECKING:
+    from lavis_lite.capfilt.job import Job
+    from lavis_lite.capfilt.sources import Input
 
 MODEL_HELP = "run folder, weights file, URL or hub name"
+Settings = TypeVar("Settings")
 
 
 def add_parser(commands: Any) -> None:
@@ -34,18 +45,14 @@ def add_parser(commands: Any) -> None:
     run.add_argument("--filter", help=MODEL_HELP)
     run.add_argument("--filter-name", default="blip_image_text_matching", help="model, without a run folder")
     run.add_argument("--filter-type", default="base", help="its type, without a run folder")
-    run.add_argument(
-        "--text-key", default="txt", help="where the web's text stands: txt, or a field of the json"
-    )
+    run.add_argument("--text-key", default="txt", help="where the web text is: txt, or a field of the json")
     run.add_argument("--allow-pipe", action="store_true", help="let shards be commands (pipe:...)")
     run.add_argument("--device", default="auto")
     add_max_pixels(run)
     run.add_argument(
         "--verify", action="store_true", help="read all finished files again and repair damaged ones"
     )
-    run.add_argument(
-        "--ray", type=positive_int, metavar="WORKERS", help="hand the work to so many Ray actors"
-    )
+    run.add_argument("--ray", type=positive_int, metavar="WORKERS", help="run on so many Ray actors")
     run.add_argument(
         "--ray-gpus", type=non_negative_float, default=0.0, metavar="N", help="GPUs of each actor"
     )
@@ -74,129 +81,91 @@ def add_parser(commands: Any) -> None:
 
 
 def _execute_run(options: argparse.Namespace) -> int:
-    from lavis_lite.capfilt.stop import leave_on_signals
+    from lavis_lite.capfilt import STOPPED_NOTE
+    from lavis_lite.common.signals import exit_on_signals
 
-    with leave_on_signals():
-        from lavis_lite.capfilt.summary import failure_lines, status_lines
+    with exit_on_signals(STOPPED_NOTE, at_once=True):
+        from lavis_lite.capfilt.summary import status_lines
+        from lavis_lite.capfilt.workers import run_job, run_job_on_ray
         from lavis_lite.common.logs.setup import setup_logging
 
         setup_logging()
-        folder, failed = _run_on_ray(options) if options.ray else _run_here(options)
-        for line in [*status_lines(folder), *failure_lines(folder, failed)]:
+        if options.ray:
+            arguments = {key: value for key, value in vars(options).items() if key != "execute"}
+            build_job = functools.partial(_ray_job, arguments)
+            output, failed = run_job_on_ray(build_job, options.ray, options.ray_gpus)
+        else:
+            worker, workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+            output, failed = run_job(_job(options), worker, workers)
+        for line in status_lines(output, failed):
             print(line)
     return 1 if failed else 0
 
 
-def _run_here(options: argparse.Namespace) -> tuple[Path, list[str]]:
-    """Do the units that no other process does; return the output folder and the units that failed."""
-    from lavis_lite.capfilt.run import run_and_finish, start_run
-    from lavis_lite.capfilt.work import run_units
-    from lavis_lite.common.logs.progress import Progress
+def _ray_job(arguments: Mapping[str, Any]) -> Job:
+    """Return the job of a command line, on a Ray actor."""
+    from lavis_lite.common.media.images import set_max_pixels
 
-    given, models, settings = _prepare(options)
-    output = start_run(given, models, settings, options.output, options.verify)
-    worker, workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    first = worker * len(given.units) // max(1, workers)
-    with Progress(len(given.units), "capfilt") as progress:
-
-        def run() -> list[str]:
-            return run_units(given, models, settings, output, progress, first)
-
-        return output.folder, run_and_finish(run, output, given.units)
+    options = argparse.Namespace(**arguments)
+    if options.max_pixels is not None:
+        set_max_pixels(options.max_pixels)
+    return _job(options)
 
 
-def _prepare(options: argparse.Namespace) -> tuple[Any, Any, Any]:
-    """Return what to read, the models, and the settings."""
-    from lavis_lite.capfilt.models import build_models
-    from lavis_lite.capfilt.reference import with_threshold
-    from lavis_lite.capfilt.scorers import load_model
+def _job(options: argparse.Namespace) -> Job:
+    from lavis_lite.capfilt.captioner import Captioner
+    from lavis_lite.capfilt.job import Job
+    from lavis_lite.capfilt.score_tables import with_threshold
+    from lavis_lite.capfilt.scorers import Scorers, load_model
     from lavis_lite.capfilt.settings import CapFiltSettings
     from lavis_lite.common import distributed
 
     settings = _settings(CapFiltSettings, options.options, {"scorers": {"blip": {}}})
     if "blip" in settings.scorers:
-        chosen = {"model": options.filter_name, "model_type": options.filter_type}
-        chosen |= {"checkpoint": options.filter} if options.filter else {}
-        settings.scorers["blip"] = {**chosen, **(settings.scorers["blip"] or {})}
+        blip = {"model": options.filter_name, "model_type": options.filter_type}
+        blip |= {"checkpoint": options.filter} if options.filter else {}
+        settings.scorers["blip"] = {**blip, **(settings.scorers["blip"] or {})}
     import_user_code(options, options.captioner, (settings.scorers.get("blip") or {}).get("checkpoint"))
     settings = with_threshold(settings)
-    given = _input(options.shards, options.text_key, options.allow_pipe, settings.shard_size)
+    crawl = _input(options.shards, options.text_key, options.allow_pipe, settings.shard_size)
     device = distributed.pick_device(options.device)
-    captioner, eyes = None, None
+    model, image_processor = None, None
     if settings.captions_per_image:
-        captioner, eyes = load_model(
+        model, image_processor = load_model(
             options.captioner_name, options.captioner_type, options.captioner, device
         )
-    return given, build_models(captioner, eyes, settings, device), settings
+    captioner = Captioner(model, image_processor, settings, device)
+    output = Path(options.output).expanduser()
+    return Job(crawl, captioner, Scorers(settings, device), settings, output, options.verify)
 
 
-def _run_on_ray(options: argparse.Namespace) -> tuple[Path, list[str]]:
-    """Have all units done by actors; return the output folder and the units that failed."""
-    import importlib.util
-
-    from lavis_lite.capfilt.on_ray import run_on_ray
-    from lavis_lite.capfilt.run import run_and_finish, start_run
-    from lavis_lite.common.config.schema import ConfigError
-
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigError("--ray needs Ray: pip install lavis-lite[ray].")
-    given, models, settings = _prepare(options)
-    output = start_run(given, models, settings, options.output, options.verify)
-    arguments = {"options": {k: v for k, v in vars(options).items() if k != "execute"}}
-
-    def run() -> list[str]:
-        return run_on_ray(_ray_worker, arguments, len(given.units), options.ray, options.ray_gpus)
-
-    return output.folder, run_and_finish(run, output, given.units)
-
-
-def _ray_worker(options: dict[str, Any]) -> Any:
-    """Return, on an actor, what does a unit by its number."""
-    from lavis_lite.capfilt.inputs import Input
-    from lavis_lite.capfilt.run import start_run
-    from lavis_lite.capfilt.work import run_units
-    from lavis_lite.common.logs.progress import Progress
-    from lavis_lite.common.media.images import set_max_pixels
-
-    chosen = argparse.Namespace(**options)
-    if chosen.max_pixels is not None:
-        set_max_pixels(chosen.max_pixels)
-    given, models, settings = _prepare(chosen)
-    output = start_run(given, models, settings, chosen.output, chosen.verify)
-
-    def do_unit(number: int) -> list[str]:
-        own = Input([given.units[number]], given.text_key)
-        with Progress(1, "capfilt", enabled=False) as progress:
-            return run_units(own, models, settings, output, progress)
-
-    return do_unit
-
-
-def _input(patterns: Sequence[str], text_key: str, allow_pipe: bool, unit_size: int) -> Any:
+def _input(patterns: Sequence[str], text_key: str, allow_pipe: bool, unit_size: int) -> Input:
     """Return shards, or the images of a folder that holds no shards."""
-    from lavis_lite.capfilt.inputs import from_folder, from_shards, with_folders
+    from lavis_lite.capfilt.sources import from_folder, from_shards
     from lavis_lite.datasets.web.shards import list_shards
 
     folders = [path for path in (Path(pattern).expanduser() for pattern in patterns) if path.is_dir()]
     if len(patterns) == 1 and folders and not any(folders[0].glob("*.tar")):
         return from_folder(folders[0], unit_size)
-    return with_folders(from_shards(list_shards(patterns, allow_pipe), text_key), folders)
+    return from_shards(list_shards(patterns, allow_pipe), text_key, folders)
 
 
 def _execute_refilter(options: argparse.Namespace) -> int:
     from dataclasses import fields
 
-    from lavis_lite.capfilt.begin import read_settings
-    from lavis_lite.capfilt.refilter import refilter
+    from lavis_lite.capfilt.output_reader import OutputReader
+    from lavis_lite.capfilt.score_tables import refilter
     from lavis_lite.capfilt.settings import SelectionSettings
 
     names = {field.name for field in fields(SelectionSettings)}
-    begun_with = read_settings(Path(options.folder).expanduser())["settings"]
-    held = {key: value for key, value in begun_with.items() if key in names}
-    over = list(options.options)
+    begun_with = OutputReader(options.folder).settings()["settings"]
+    changes = list(options.options)
     if options.threshold is not None:
-        over.append(f"threshold={options.threshold}")
-    counts = refilter(options.folder, _settings(SelectionSettings, over, held), options.output)
+        changes.append(f"threshold={options.threshold}")
+    settings = _settings(
+        SelectionSettings, changes, {key: value for key, value in begun_with.items() if key in names}
+    )
+    counts = refilter(options.folder, settings, options.output)
     print(f"{counts['kept']} of {counts['texts']} texts kept: {options.output}")
     return 0
 
@@ -211,47 +180,46 @@ def _execute_judge(options: argparse.Namespace) -> int:
     return 0
 
 
-def _execute_report(options: argparse.Namespace) -> int:
-    from lavis_lite.capfilt.begin import read_settings
-    from lavis_lite.capfilt.markers import read_markers
-    from lavis_lite.capfilt.summary import totals_of, warnings_about
-    from lavis_lite.report.capfilt_report import write_capfilt_report
-
-    folder = Path(options.folder).expanduser()
-    begun_with = read_settings(folder)
-    warnings = warnings_about(totals_of(read_markers(folder, any_version=True).values()), begun_with)
-    figures = _judged(options) if options.truth else None
-    print(write_capfilt_report(folder, figures, warnings))
-    return 0
-
-
 def _judged(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Return precision, recall and the like of each source of texts."""
-    from lavis_lite.capfilt.begin import read_settings
-    from lavis_lite.capfilt.tables import read_rows
+    from lavis_lite.capfilt.output_reader import OutputReader
     from lavis_lite.datasets.shapes.judge import judge
     from lavis_lite.datasets.shapes.write_web import read_truth
 
-    folder = Path(options.folder).expanduser()
-    read_settings(folder)  # refuses other folders
-    tables = sorted((folder / "scores").glob("*.parquet"))
+    output = OutputReader(options.folder)
+    output.settings()  # refuses other folders
     truth = read_truth(Path(options.truth).expanduser())
-    return judge([row for table in tables for row in read_rows(table)], truth)
+    return judge([row for name in output.markers() for row in output.rows(name)], truth)
+
+
+def _execute_report(options: argparse.Namespace) -> int:
+    from lavis_lite.capfilt.output_reader import OutputReader
+    from lavis_lite.capfilt.summary import totals_of, warnings_about
+    from lavis_lite.report.capfilt_report import write_capfilt_report
+
+    output = OutputReader(options.folder)
+    warnings = warnings_about(totals_of(output.markers().values()), output.settings())
+    figures = _judged(options) if options.truth else None
+    print(write_capfilt_report(output, figures, warnings))
+    return 0
 
 
 def _execute_status(options: argparse.Namespace) -> int:
+    from lavis_lite.capfilt.output_reader import OutputReader
     from lavis_lite.capfilt.summary import status_lines
 
-    for line in status_lines(Path(options.folder).expanduser()):
+    for line in status_lines(OutputReader(options.folder)):
         print(line)
     return 0
 
 
-def _settings(settings_class: type, options: Sequence[str], held: dict[str, Any] | None = None) -> Any:
+def _settings(
+    settings_class: type[Settings], options: Sequence[str], defaults: Mapping[str, Any]
+) -> Settings:
     from omegaconf import OmegaConf
 
     from lavis_lite.common.config.layering import read_options
     from lavis_lite.common.config.schema import parse
 
-    given = OmegaConf.to_container(read_options(options), resolve=True)
-    return parse(settings_class, {**(held or {}), **given}, where="capfilt")
+    changes: Any = OmegaConf.to_container(read_options(options), resolve=True)
+    return parse(settings_class, {**defaults, **changes}, where="capfilt")

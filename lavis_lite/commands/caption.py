@@ -10,9 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lavis_lite.commands.arguments import non_empty, non_negative_int, positive_int, probability, seed_number
-from lavis_lite.commands.pixel_limit import add_max_pixels
-from lavis_lite.commands.user_code import add_code_arguments, import_user_code
+from lavis_lite.commands.arguments import (
+    add_code_arguments,
+    add_max_pixels,
+    import_user_code,
+    non_empty,
+    non_negative_int,
+    positive_int,
+    probability,
+    seed_number,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +53,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--num-beams", type=positive_int)
     parser.add_argument("--max-length", type=positive_int, help="most tokens of a caption, prompt included")
     parser.add_argument("--min-length", type=non_negative_int, help="fewest tokens, prompt included")
-    parser.add_argument("--sample", action="store_true", help="nucleus sampling in place of beam search")
+    parser.add_argument(
+        "--sample",
+        action="store_true",
+        default=None,
+        dest="use_nucleus_sampling",
+        help="nucleus sampling instead of beam search",
+    )
     parser.add_argument("--top-p", type=probability)
     parser.add_argument(
         "--seed", type=seed_number, help="of sampling; an image's captions depend on no other"
@@ -77,16 +90,12 @@ def _execute(options: argparse.Namespace) -> int:
 
 
 def _generation(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what the command line says about how to caption."""
-    values = {
-        "prompt": options.prompt,
-        "num_beams": options.num_beams,
-        "max_length": options.max_length,
-        "min_length": options.min_length,
-        "use_nucleus_sampling": True if options.sample else None,
-        "top_p": options.top_p,
-    }
-    return {key: value for key, value in values.items() if value is not None}
+    """Return the prompt and the generation settings that the command line sets."""
+    from lavis_lite.common.settings import GenerationSettings
+
+    names = ["prompt", *(field.name for field in dataclasses.fields(GenerationSettings))]
+    values = {name: getattr(options, name, None) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def load_captioner(checkpoint: str, name: str, model_type: str, device: str) -> Captioner:
@@ -174,8 +183,8 @@ def _checked_generation(model: Any, generation: Mapping[str, Any], num_captions:
     Raises:
         ConfigError: one that the model cannot follow, by its name on the command line.
     """
-    from lavis_lite.common.config.schema import ConfigError, parse
-    from lavis_lite.models.generation import GenerationSettings
+    from lavis_lite.common.config.schema import ConfigError
+    from lavis_lite.common.settings import updated
 
     values = {**dataclasses.asdict(model.generation_settings), **generation}
     prompt = values.pop("prompt", model.prompt)
@@ -185,7 +194,7 @@ def _checked_generation(model: Any, generation: Mapping[str, Any], num_captions:
             f"--min-length is {shortest} and --max-length {longest}, but the shortest caption must not be "
             "longer than the longest; give both."
         )
-    settings = parse(GenerationSettings, values, where="generate")
+    settings = updated(model.generation_settings, values, where="generate")
     positions = model.text_config.max_position_embeddings
     if longest > positions:
         raise ConfigError(

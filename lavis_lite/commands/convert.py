@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lavis_lite.commands.user_code import add_code_arguments, import_user_code
+from lavis_lite.commands.arguments import add_code_arguments, import_user_code
 
 
 def add_parser(commands: Any) -> None:

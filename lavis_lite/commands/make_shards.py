@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import shutil
@@ -11,16 +12,16 @@ from typing import Any
 
 from lavis_lite.common.config.schema import ConfigError
 
-# Where shards are written until all of them are whole; it goes with the next call after a kill.
+# Shards are written here until all of them are complete; what a kill leaves goes with the next call.
 WORK_FOLDER = ".shards.tmp"
-# What Pillow calls a format -> the usual suffix, where it is another.
+# Pillow's name of a format -> the usual suffix, where they differ.
 _SUFFIXES = {"jpeg": "jpg", "jpeg2000": "jp2", "tiff": "tif"}
 
 logger = logging.getLogger(__name__)
 
 
 class SampleError(ValueError):
-    """An annotation that no sample can be made of; the message says why."""
+    """An annotation that cannot become a sample; the message says why."""
 
 
 def make_shards(
@@ -31,13 +32,13 @@ def make_shards(
     samples_per_shard: int,
     on_left_out: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Write a split of a data set of image files as shards; return what the index says of each.
+    """Write a split of a data set of image files as shards; return their index entries.
 
-    Image bytes are as they are on disk. A sample's json is its annotation, and its txt the caption
-    where it has one. The shards appear in the folder when all of them are whole.
+    Image bytes stay as they are. The json of a sample is its annotation, and its txt the caption if it
+    has one. The shards appear in the folder when all of them are complete.
 
     Args:
-        on_left_out: told of each annotation that no sample is made of, which is also logged.
+        on_left_out: called with the reason for each annotation that is left out, which is also logged.
 
     Raises:
         ConfigError: no such split, a data set without image files, a folder that holds shards, or no
@@ -65,7 +66,7 @@ def make_shards(
             _refuse_shards_in(folder)
             for shard in shards:
                 (work / shard["name"]).replace(folder / shard["name"])
-            write_index(folder, shards)
+            write_index(folder, {shard["name"]: (shard["samples"], shard["bytes"]) for shard in shards})
             sync_folder(folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -118,16 +119,17 @@ def _write_all(
     if not shards:
         reason = f"; the first reason: {left_out[0]}" if left_out else ""
         raise ConfigError(f"no shard was made: none of {count} annotations has a usable image{reason}")
-    for text in left_out if on_left_out is not None else ():
-        on_left_out(text)
+    if on_left_out is not None:
+        for text in left_out:
+            on_left_out(text)
     return shards
 
 
 def _sample(annotation: Mapping[str, Any], root: Path, number: int) -> dict[str, Any]:
-    """Return what a shard holds of an annotation.
+    """Return the members of an annotation's sample.
 
     Raises:
-        SampleError: its image is not there or of no kind that is read.
+        SampleError: its image is missing, or not of a kind that is read.
     """
     from lavis_lite.common.files import FileError, open_regular
     from lavis_lite.datasets.web.samples import MAX_MEMBER_BYTES
@@ -157,9 +159,7 @@ def _sample(annotation: Mapping[str, Any], root: Path, number: int) -> dict[str,
 
 
 def _suffix_of(path: Path, content: bytes) -> str:
-    """Return what a member is called after its dot: by the file's name, else by what is in it."""
-    import io
-
+    """Return the suffix of the image member: that of the file, else the one of its format."""
     from lavis_lite.common.media.images import FORMATS, IMAGE_SUFFIXES, format_of
 
     suffix = path.suffix.lower()

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lavis_lite.commands.arguments import non_empty, non_negative_int, positive_int
-from lavis_lite.commands.pixel_limit import add_max_pixels
-from lavis_lite.commands.user_code import add_code_arguments, import_user_code
+from lavis_lite.commands.arguments import (
+    add_code_arguments,
+    add_max_pixels,
+    import_user_code,
+    non_empty,
+    non_negative_int,
+    positive_int,
+)
 
 if TYPE_CHECKING:
     from lavis_lite.search.image_index import ImageIndex

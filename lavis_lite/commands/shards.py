@@ -1,4 +1,4 @@
-"""Tar shards: making them of a data set, and looking at what is in them."""
+"""``lavis-lite shards``: write a data set as tar shards, and inspect shards."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lavis_lite.commands.arguments import positive_int
 from lavis_lite.commands.make_shards import make_shards
 
+if TYPE_CHECKING:
+    from lavis_lite.datasets.web.shards import Shard
+
 
 def add_parser(commands: Any) -> None:
     """Add ``lavis-lite shards make`` and ``lavis-lite shards info``."""
-    parser = commands.add_parser("shards", help="make tar shards, or look into them", allow_abbrev=False)
+    parser = commands.add_parser("shards", help="write or inspect tar shards", allow_abbrev=False)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="make|info")
     make = kinds.add_parser("make", help="write a data set's images and texts as shards", allow_abbrev=False)
     make.add_argument("name", help="data set")
     make.add_argument("--split", default="train")
-    make.add_argument("--output", "-o", required=True, help="folder for the shards; it must hold none")
-    make.add_argument("--size", type=positive_int, default=1000, help="samples a shard")
+    make.add_argument("--output", "-o", required=True, help="folder for the shards, without shards in it")
+    make.add_argument("--size", type=positive_int, default=1000, help="samples per shard")
     make.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the data set")
     make.set_defaults(execute=_execute_make)
     info = kinds.add_parser(
@@ -47,7 +50,7 @@ def _execute_make(options: argparse.Namespace) -> int:
 
 
 def _execute_info(options: argparse.Namespace) -> int:
-    from lavis_lite.datasets.web.index import extend_index
+    from lavis_lite.datasets.web.index import write_index
 
     reports = shard_info(options.patterns, check_counts=not options.write)
     for report in reports:
@@ -62,24 +65,28 @@ def _execute_info(options: argparse.Namespace) -> int:
     total = sum(report.samples for report in reports)
     print(f"{len(reports)} shards, {total} samples, {damaged} damaged, {unused} members not used")
     if options.write:
-        for folder in {report.path.parent for report in reports if report.path is not None}:
-            own = [report for report in reports if report.path is not None and report.path.parent == folder]
-            extend_index(folder, {r.path.name: (r.samples, r.size) for r in own if r.path is not None})
+        by_folder: dict[Path, dict[str, tuple[int, int]]] = {}
+        for report in reports:
+            if report.path is not None:
+                entry = (report.samples, report.size)
+                by_folder.setdefault(report.path.parent, {})[report.path.name] = entry
+        for folder, entries in by_folder.items():
+            write_index(folder, entries, extend=True)
     return 1 if damaged or unused else 0
 
 
 @dataclass
 class ShardReport:
-    """What is in a shard.
+    """The contents of a shard.
 
     Attributes:
         name: its path or address.
-        path: None where it is not on this machine.
-        samples: those that have an image, as training counts them.
-        size: bytes of the file; 0 where it is not on this machine.
-        members: how many members of samples there are, by suffix.
+        path: None if it is not on this machine.
+        samples: how many have an image; training counts only these.
+        size: bytes of the file; 0 if it is not on this machine.
+        members: number of members of samples, by suffix.
         unused: one line for each reason why members are not used.
-        losses: how many members are not used, folders left out.
+        losses: number of members that are not used, without folders.
         errors: what is damaged.
     """
 
@@ -94,10 +101,10 @@ class ShardReport:
 
 
 def shard_info(patterns: Sequence[str], check_counts: bool = True) -> list[ShardReport]:
-    """Read shards from end to end and return what is in each.
+    """Read shards from end to end and report on each.
 
     Args:
-        check_counts: whether a wrong count in an index is an error of the shard.
+        check_counts: report a wrong count in an index as an error of the shard.
 
     Raises:
         ConfigError: a pattern that names nothing.
@@ -107,30 +114,23 @@ def shard_info(patterns: Sequence[str], check_counts: bool = True) -> list[Shard
     return [_report_on(shard, check_counts) for shard in list_shards(patterns)]
 
 
-def _report_on(shard: Any, check_counts: bool) -> ShardReport:
-    from lavis_lite.datasets.web.samples import UnusedMember, UnusedMembers, has_image, without_image
-    from lavis_lite.datasets.web.shards import SHARD_ERRORS, Damage, error_text, read_shard
+def _report_on(shard: Shard, check_counts: bool) -> ShardReport:
+    from lavis_lite.datasets.web.samples import UnusedMember, UnusedMembers
+    from lavis_lite.datasets.web.shards import SHARD_ERRORS, Damage, error_text, read_shard, require_images
 
     path = Path(shard.name) if shard.is_local else None
     report = ShardReport(shard.name, path, size=path.stat().st_size if path is not None else 0)
     unused = UnusedMembers()
-
-    def add(member: UnusedMember) -> None:
-        unused.add(member)
-        report.losses += member.is_loss
-
     try:
-        for item in read_shard(shard):
+        for item in require_images(read_shard(shard)):
             if isinstance(item, Damage):
                 report.errors.append(item.text)
             elif isinstance(item, UnusedMember):
-                add(item)
-            elif has_image(item):
+                unused.add(item)
+                report.losses += item.is_loss
+            else:
                 report.samples += 1
                 report.members.update(key for key in item if not key.startswith("__"))
-            else:
-                for member in without_image(item):
-                    add(member)
     except SHARD_ERRORS as error:
         report.errors.append(error_text(shard, error))
     if check_counts and shard.samples not in (None, report.samples):

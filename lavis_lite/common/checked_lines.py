@@ -1,4 +1,4 @@
-"""JSON lines that carry their own checksum, so that damage to one is noticed and costs that one alone."""
+"""JSON lines with a checksum each, so that damage is noticed and costs only the damaged lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LENGTH = len(_HEAD) + 8
 
 
 def checked_line(entry: Mapping[str, Any]) -> bytes:
-    """Return `entry` as a line of ASCII JSON whose first key, "crc", is the checksum of what follows it.
+    """Return `entry` as a line of ASCII JSON whose first key, "crc", is the checksum of the rest.
 
     >>> checked_line({"path": "a.jpg"})
     b'{"crc": "c0e1154f", "path": "a.jpg"}\\n'
@@ -22,7 +22,7 @@ def checked_line(entry: Mapping[str, Any]) -> bytes:
 
 
 def parse_checked_line(line: bytes) -> dict[str, Any] | None:
-    """Return what `checked_line` was given, or None of a line that is damaged or of another kind.
+    """Return the entry of a line that `checked_line` made, or None for a damaged or different line.
 
     >>> parse_checked_line(b'{"crc": "c0e1154f", "path": "a.jpg"}')
     {'path': 'a.jpg'}
@@ -34,6 +34,6 @@ def parse_checked_line(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
-        return None  # the checksum of somebody who meant to write this
+        return None  # a forged line with a valid checksum
     entry.pop("crc")
     return entry

@@ -1,4 +1,4 @@
-"""Bytes to texts and JSON, exactly as they say it or not at all."""
+"""Bytes to texts and JSON, without guessing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-# The longer marks first: that of UTF-32 begins with that of UTF-16.
+# UTF-32 before UTF-16, whose mark is its beginning.
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -19,7 +19,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def encoding_of(content: bytes) -> str:
-    """Return the encoding that the byte order mark of a text names; UTF-8 where it has none.
+    """Return the encoding named by a text's byte order mark; UTF-8 if there is none.
 
     Other encodings cannot be told apart, and a guess could change the text.
 
@@ -30,9 +30,9 @@ def encoding_of(content: bytes) -> str:
 
 
 def lone_surrogate(text: str) -> int | None:
-    r"""Return where a text holds half of a surrogate pair, which no file can hold, or None.
+    r"""Return the position of half a surrogate pair in a text, which no file can hold, or None.
 
-    Texts that were cut within an emoji have it; JSON can express it.
+    JSON can express it; texts that were cut within an emoji contain it.
 
     >>> lone_surrogate("cut \ud83d"), lone_surrogate("whole \U0001f600")
     (4, None)
@@ -42,14 +42,14 @@ def lone_surrogate(text: str) -> int | None:
 
 
 def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the keys and values of a JSON object; for ``json.loads(..., object_pairs_hook=unique_keys)``.
+    """Return a JSON object as a dict; for ``json.loads(..., object_pairs_hook=unique_keys)``.
 
     Raises:
-        ValueError: a key occurs twice, of which Python would keep the last in silence.
+        ValueError: a key occurs twice (Python would silently keep the last).
     """
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r:.60} occurs twice")
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {repeated!r:.60} occurs twice")
     return content

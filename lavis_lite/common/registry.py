@@ -143,7 +143,7 @@ class Registries:
         )
         self.processors: Registry[type[BaseProcessor]] = Registry("processor", ("lavis_lite.processors",))
         self.tasks: Registry[type[BaseTask]] = Registry(
-            "task", ("lavis_lite.tasks", "lavis_lite.capfilt.task")
+            "task", ("lavis_lite.tasks", "lavis_lite.capfilt.capfilt_task")
         )
         self.scorers: Registry[type[BaseScorer]] = Registry("scorer", ("lavis_lite.capfilt.scorers",))
         self.runners: Registry[type[RunnerBase]] = Registry("runner", ("lavis_lite.runners",))

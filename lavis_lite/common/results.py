@@ -36,7 +36,7 @@ def write_results(path: Path, metrics: Mapping[str, Any], made_with: Mapping[str
     write_json({**metrics, MADE_WITH: made_with}, path)
 
 
-def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
+def state_dict_digest(state_dict: Mapping[str, Tensor]) -> str:
     """Return a digest of weights, which depends on their names, types, shapes and bits alone."""
     import torch  # what only reads results does without
 

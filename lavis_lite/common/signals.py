@@ -66,18 +66,35 @@ class StopSignals:
 
 
 @contextmanager
-def exit_on_signals() -> Iterator[None]:
-    """Let a stop signal end the block by SystemExit, with 128 plus the signal's number as exit code."""
+def exit_on_signals(note: str = "", at_once: bool = False) -> Iterator[None]:
+    """Let a stop signal end the block by SystemExit, with 128 plus the signal's number as exit code.
+
+    Args:
+        note: what to say beside the name of the signal.
+        at_once: end the process after the block's own clean-up, without waiting for threads that it left
+            (which may read from a silent server); a second signal ends it without that clean-up, too.
+    """
+    code = 0
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
-        _say(f"stopped by {signal.Signals(number).name}.")
-        sys.exit(128 + number)
+        nonlocal code
+        code = 128 + number
+        if at_once:
+            handle_stop_signals(signal.SIG_DFL)
+        else:
+            _say(f"stopped by {signal.Signals(number).name}{note}.")
+        sys.exit(code)
 
     before = handle_stop_signals(leave)
     try:
         yield
     finally:
         restore_handlers(before)
+        if at_once and code:
+            _say(f"stopped by {signal.Signals(code - 128).name}{note}.")
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
 
 
 @contextmanager

@@ -1,11 +1,11 @@
-"""What a data set is: items by number, and how items become a batch."""
+"""The base class of data sets: items by index, and how items become a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -18,34 +18,32 @@ from lavis_lite.datasets.annotations.parquet_files import StoredImage
 Processor = Callable[[Any], Any]
 
 
-class BaseDataset(Dataset):
-    """A list of annotations whose images lie in one folder.
+@dataclass(eq=False, repr=False)
+class BaseDataset(Dataset[dict[str, Any]]):
+    """A list of annotations whose images are in one folder.
 
     Args:
-        annotations: one mapping an item.
-        image_root: folder that the annotations' image paths are relative to.
+        annotations: one mapping for each item.
+        image_root: folder that the annotated image paths are relative to.
         vis_processor: makes a tensor of an image.
         text_processor: cleans a text.
 
     Attributes:
-        stored_images: name of an image -> where it lies, of those that are no files below `image_root`.
-        missing_images: names of the annotated images of which there is no file.
+        stored_images: images that are not files below `image_root`, by name.
+        missing_images: names of annotated images without a file.
+        media: key of the image or video in an item.
     """
 
-    stored_images: Mapping[str, StoredImage] = MappingProxyType({})
-    missing_images: Sequence[str] = ()
+    annotations: Sequence[Mapping[str, Any]]
+    image_root: Path
+    vis_processor: Processor
+    text_processor: Processor
+    stored_images: Mapping[str, StoredImage] = field(default_factory=dict, init=False)
+    missing_images: Sequence[str] = field(default=(), init=False)
+    media: ClassVar[str] = "image"
 
-    def __init__(
-        self,
-        annotations: Sequence[Mapping[str, Any]],
-        image_root: Path,
-        vis_processor: Processor,
-        text_processor: Processor,
-    ) -> None:
-        self.annotations = annotations
-        self.image_root = Path(image_root)
-        self.vis_processor = vis_processor
-        self.text_processor = text_processor
+    def __post_init__(self) -> None:
+        self.image_root = Path(self.image_root)
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -61,10 +59,14 @@ class BaseDataset(Dataset):
         """Return the image called `name` below the image root, upright RGB.
 
         Raises:
-            ImageError: it is missing, damaged, or no image.
+            ImageError: missing, damaged, or not an image.
         """
         stored = self.stored_images.get(name)
         return open_image(self.image_root / name) if stored is None else stored.open()
+
+    def read_media(self, name: str) -> torch.Tensor:
+        """Return the processed image called `name`; data sets of videos return processed frames."""
+        return self.vis_processor(self.open_image(name))
 
     def collater(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return one batch of `samples`."""
@@ -72,7 +74,7 @@ class BaseDataset(Dataset):
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Join samples: tensors are stacked, several texts of one sample are laid end to end, the rest listed.
+    """Join samples: tensors are stacked, lists of texts are concatenated, other values are listed.
 
     >>> collate([{"text_input": ["a", "b"], "image_id": 1}, {"text_input": ["c", "d"], "image_id": 2}])
     {'text_input': ['a', 'b', 'c', 'd'], 'image_id': [1, 2]}

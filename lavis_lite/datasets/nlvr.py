@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -11,13 +11,14 @@ from lavis_lite.datasets.annotations import AnnotationError, Records, check_each
 from lavis_lite.datasets.base_dataset import BaseDataset, collate
 
 LABELS = {"True": 1, "False": 0}
+_OTHER_SIDE = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 
 
 def check_pairs(records: Records) -> list[dict[str, Any]]:
     """Return `records` with "sentence", two paths under "images", and "label" 0 or 1.
 
     Raises:
-        AnnotationError: names file, place and key of the errors.
+        AnnotationError: invalid records; names file, record and key.
     """
 
     def check(record: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -38,14 +39,12 @@ def check_pairs(records: Records) -> list[dict[str, Any]]:
 
 
 class NLVRDataset(BaseDataset):
-    """Items: two images, a sentence, and 1 where it is true.
+    """Training items: two images, a sentence, and 1 if it is true.
 
-    Args:
-        swaps: whether training exchanges the images half of the time, with "left" and "right" in the
-            sentence, as BLIP's training does; the evaluation must not.
+    Half of the time the images are swapped, with "left" and "right" in the sentence, as in BLIP's training.
     """
 
-    swaps = True
+    swaps: ClassVar[bool] = True
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         annotation = self.annotations[index]
@@ -55,20 +54,20 @@ class NLVRDataset(BaseDataset):
             first, second = second, first
             sentence = swap_sides(sentence)
         return {
-            "image0": self.vis_processor(self.open_image(first)),
-            "image1": self.vis_processor(self.open_image(second)),
+            "image0": self.read_media(first),
+            "image1": self.read_media(second),
             "text_input": self.text_processor(sentence),
             "label": annotation["label"],
             "instance_id": index,
         }
 
     def collater(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return one batch; "label" a tensor."""
+        """Return one batch, with "label" as a tensor."""
         return with_label_tensor(collate(samples))
 
 
 class NLVREvalDataset(NLVRDataset):
-    """The same without exchange."""
+    """Evaluation items: the same, never swapped."""
 
     swaps = False
 
@@ -79,8 +78,7 @@ def swap_sides(sentence: str) -> str:
     >>> swap_sides("the left image has more dogs than the right one")
     'the right image has more dogs than the left one'
     """
-    other = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
-    return " ".join(other.get(word, word) for word in sentence.split(" "))
+    return " ".join(_OTHER_SIDE.get(word, word) for word in sentence.split(" "))
 
 
 def with_label_tensor(batch: dict[str, Any]) -> dict[str, Any]:

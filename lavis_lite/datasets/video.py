@@ -15,10 +15,10 @@ from lavis_lite.datasets.vqa import VQADataset, VQAEvalDataset
 
 
 def check_video_captions(records: Records) -> list[dict[str, Any]]:
-    """Return `records` with a video's path under "image", as data sets of images have it, and "caption".
+    """Return `records` with the path of a video under "image", as in data sets of images, and "caption".
 
     Raises:
-        AnnotationError: names file, place and key of the errors.
+        AnnotationError: invalid records; names file, record and key.
     """
 
     def check(record: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -32,9 +32,16 @@ def check_video_captions(records: Records) -> list[dict[str, Any]]:
 
 
 class _VideoFiles(BaseDataset):
-    """Hands the processor of videos a path: it alone knows which frames are to be read."""
+    """Passes the path of a video to its processor, which decides which frames to read."""
 
-    def read_video(self, name: str) -> torch.Tensor:
+    media = "video"
+
+    def read_media(self, name: str) -> torch.Tensor:
+        """Return the processed frames (3, frames, height, width) of the video called `name`.
+
+        Raises:
+            VideoError: missing, or not readable.
+        """
         path = self.image_root / name
         if not path.exists():
             raise VideoError(f"{path}: no such video.")
@@ -44,38 +51,14 @@ class _VideoFiles(BaseDataset):
 class VideoRetrievalDataset(_VideoFiles, RetrievalDataset):
     """Training items: {video, text_input, image_id, instance_id}."""
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        annotation = self.annotations[index]
-        return {
-            "video": self.read_video(annotation["image"]),
-            "text_input": self.text_processor(annotation["caption"]),
-            "image_id": self.image_numbers[annotation["image"]],
-            "instance_id": index,
-        }
-
 
 class VideoRetrievalEvalDataset(_VideoFiles, RetrievalEvalDataset):
-    """Evaluation items: {video, index}; `image` holds the videos' names."""
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"video": self.read_video(self.image[index]), "index": index, "instance_id": index}
+    """Evaluation items: {video, index, instance_id}; `image` holds the names of the videos."""
 
 
 class VideoQADataset(_VideoFiles, VQADataset):
     """Training items: {video, text_input, answers, weights, instance_id}."""
 
-    media = "video"
-
-    def media_of(self, annotation: Mapping[str, Any]) -> torch.Tensor:
-        """Return frames (3, frames, height, width) of a question's video."""
-        return self.read_video(annotation["video"])
-
 
 class VideoQAEvalDataset(_VideoFiles, VQAEvalDataset):
     """Evaluation items: {video, text_input, question_id, instance_id, references, ...}."""
-
-    media = "video"
-
-    def media_of(self, annotation: Mapping[str, Any]) -> torch.Tensor:
-        """Return frames (3, frames, height, width) of a question's video."""
-        return self.read_video(annotation["video"])

@@ -1,18 +1,19 @@
-"""Questions about images: items of training and of evaluation."""
+"""Questions about images: items for training and for evaluation."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 
 from lavis_lite.datasets.annotations import AnnotationError, Records, check_each, image_of, text_of, value_of
-from lavis_lite.datasets.base_dataset import BaseDataset, Processor, collate
+from lavis_lite.datasets.base_dataset import BaseDataset, collate
 
-# What an answer of Visual Genome weighs: one person gave it (BLIP's code).
+# Weight of an answer in Visual Genome, where one person answered each question (from BLIP's code).
 LONE_ANSWER_WEIGHT = 0.2
 ANSWER_KEYS = ("answer", "answers", "direct_answers")
 
@@ -20,30 +21,29 @@ ANSWER_KEYS = ("answer", "answers", "direct_answers")
 def check_questions(records: Records, media: str = "image") -> list[dict[str, Any]]:
     """Return `records` with "question", a path under `media`, "question_id", and "answer" as a list of texts.
 
-    An unanswered question (of a test split) has none.
+    The answers of a test split may be missing.
 
     Raises:
-        AnnotationError: names file, place and key of the errors.
+        AnnotationError: invalid records; names file, record and key.
     """
-    count = 0
+    numbers = itertools.count()
 
     def check(record: Mapping[str, Any], where: str) -> dict[str, Any]:
-        nonlocal count
-        count += 1
+        number = next(numbers)
         answers = value_of(record, ANSWER_KEYS, where, required=False)
         answers = answers if isinstance(answers, list) else [answers]
         return {
             **record,
             media: image_of(value_of(record, (media,), where), where),
             "question": text_of(value_of(record, ("question",), where), f"{where}, key 'question'"),
-            "question_id": record.get("question_id", count - 1),
-            "answer": [_answer(answer, f"{where}, key 'answer'") for answer in answers],
+            "question_id": record.get("question_id", number),
+            "answer": [_answer_text(answer, f"{where}, key 'answer'") for answer in answers],
         }
 
     return check_each(records, check)
 
 
-def _answer(answer: Any, where: str) -> str:
+def _answer_text(answer: Any, where: str) -> str:
     if isinstance(answer, Mapping) and "answer" in answer:  # VQA v2's own files: {"answer", "answer_id", ...}
         answer = answer["answer"]
     return text_of(str(answer) if isinstance(answer, int | float) else answer, where)
@@ -55,7 +55,7 @@ def weighted_answers(annotation: Mapping[str, Any]) -> tuple[list[str], list[flo
     >>> weighted_answers({"answer": ["red", "red", "blue", "red"]})
     (['red', 'blue'], [0.75, 0.25])
 
-    One answer alone, of a set that asks one person, weighs less (`LONE_ANSWER_WEIGHT`).
+    In Visual Genome, where one person answers, every answer has `LONE_ANSWER_WEIGHT`.
 
     >>> weighted_answers({"answer": ["red"], "dataset": "vg"})
     (['red'], [0.2])
@@ -67,34 +67,24 @@ def weighted_answers(annotation: Mapping[str, Any]) -> tuple[list[str], list[flo
     return list(counts), [count / total for count in counts.values()]
 
 
-class QuestionMedia(BaseDataset):
-    """Where a question's image comes from; data sets of videos replace it."""
+@dataclass(eq=False, repr=False)
+class VQADataset(BaseDataset):
+    """Training items: an image, a question, its distinct answers and their weights.
 
-    media = "image"
+    Items have lists "answers" and "weights"; a batch has LAVIS's concatenated "answer" and "weight".
 
-    def media_of(self, annotation: Mapping[str, Any]) -> torch.Tensor:
-        """Return the processed image of a question."""
-        return self.vis_processor(self.open_image(annotation["image"]))
-
-
-class VQADataset(QuestionMedia):
-    """Training items: an image, a question, its distinct answers and what each weighs.
+    Args:
+        weigh: returns the distinct answers of an annotation and their weights.
 
     Raises:
         AnnotationError: a question without an answer.
     """
 
-    def __init__(
-        self,
-        annotations: Sequence[Mapping[str, Any]],
-        image_root: Path,
-        vis_processor: Processor,
-        text_processor: Processor,
-        weigh: Callable[[Mapping[str, Any]], tuple[list[str], list[float]]] = weighted_answers,
-    ) -> None:
-        super().__init__(annotations, image_root, vis_processor, text_processor)
-        self.weigh = weigh
-        for annotation in annotations:
+    weigh: Callable[[Mapping[str, Any]], tuple[list[str], list[float]]] = weighted_answers
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for annotation in self.annotations:
             if not annotation["answer"]:
                 raise AnnotationError(
                     f"question {annotation['question_id']!r} ({annotation['question']!r}) has no answer; "
@@ -105,7 +95,7 @@ class VQADataset(QuestionMedia):
         annotation = self.annotations[index]
         answers, weights = self.weigh(annotation)
         return {
-            self.media: self.media_of(annotation),
+            self.media: self.read_media(annotation[self.media]),
             "text_input": self.text_processor(annotation["question"]),
             "answers": answers,
             "weights": weights,
@@ -113,42 +103,35 @@ class VQADataset(QuestionMedia):
         }
 
     def collater(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return one batch; "answer" and "weight" end to end, "n_answers" how many each question has."""
-        plain = [{k: v for k, v in sample.items() if k not in ("answers", "weights")} for sample in samples]
+        """Return one batch, with concatenated "answer" and "weight", and "n_answers" of each question."""
+        others = [{k: v for k, v in sample.items() if k not in ("answers", "weights")} for sample in samples]
         weights = [weight for sample in samples for weight in sample["weights"]]
         return {
-            **collate(plain),
+            **collate(others),
             "answer": [answer for sample in samples for answer in sample["answers"]],
             "weight": torch.tensor(weights, dtype=torch.float32),
             "n_answers": torch.tensor([len(sample["answers"]) for sample in samples]),
         }
 
 
-class VQAEvalDataset(QuestionMedia):
-    """Evaluation items: an image and a question, with what people answered where it is known.
+@dataclass(eq=False, repr=False)
+class VQAEvalDataset(BaseDataset):
+    """Evaluation items: an image and a question, with people's answers as "references" if they are known.
 
     Args:
-        answer_list: what a model may choose from; None where it must say freely.
+        answer_list: answers that a model ranks; None if it generates them.
+
+    Attributes:
+        further_keys: optional keys of an annotation that an item has, too.
     """
 
-    # Of a record, what an item carries along where it is there.
-    further_keys: tuple[str, ...] = ("question_type",)
-
-    def __init__(
-        self,
-        annotations: Sequence[Mapping[str, Any]],
-        image_root: Path,
-        vis_processor: Processor,
-        text_processor: Processor,
-        answer_list: Sequence[str] | None = None,
-    ) -> None:
-        super().__init__(annotations, image_root, vis_processor, text_processor)
-        self.answer_list = answer_list
+    answer_list: Sequence[str] | None = None
+    further_keys: ClassVar[tuple[str, ...]] = ("question_type",)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         annotation = self.annotations[index]
         return {
-            self.media: self.media_of(annotation),
+            self.media: self.read_media(annotation[self.media]),
             "text_input": self.text_processor(annotation["question"]),
             "question_id": annotation["question_id"],
             "instance_id": index,
@@ -159,6 +142,6 @@ class VQAEvalDataset(QuestionMedia):
 
 
 class AOKVQAEvalDataset(VQAEvalDataset):
-    """A-OKVQA: four choices besides, and which of them is right."""
+    """A-OKVQA items, with the four choices and the index of the right one."""
 
     further_keys = ("question_type", "choices", "correct_choice_idx", "direct_answers")

@@ -1,25 +1,27 @@
-"""Greedy search, beam search and nucleus sampling over anything that gives next-token logits.
+"""Greedy search, beam search and nucleus sampling over any network that returns next-token logits.
 
-The search knows nothing of images or layers: it drives a `Decoder`. Rows may start from prompts
-of different lengths; each comes out as it would alone. `max_length` and `min_length` count the
-prompt's tokens. Beam search keeps its scores and stops as transformers 5 does, token for token.
+The searches know nothing of images or layers: they call a `Decoder`. Prompts of a batch may have different
+lengths; each text is the same as alone. `max_length` and `min_length` include the prompt. Beam search
+scores and stops as that of transformers 5, token for token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-# Low enough that no sum of log-probabilities reaches it, and finite, so that sums stay ordered.
+from lavis_lite.common.settings import GenerationSettings
+
+# Lower than any sum of log-probabilities, and finite, so that sums with it keep their order.
 IMPOSSIBLE = -1.0e9
 
 
 class Decoder(Protocol):
-    """What the searches need of a network."""
+    """What the searches call."""
 
     def prefill(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
         """Return logits (rows, vocab) after right-padded prompts (rows, longest)."""
@@ -28,48 +30,12 @@ class Decoder(Protocol):
         """Append `token_ids` (rows,); return logits (rows, vocab)."""
 
     def select(self, rows: Tensor) -> None:
-        """Go on with these rows."""
-
-
-@dataclass
-class GenerationSettings:
-    """How captions are made; a checkpoint carries the settings that its validation used.
-
-    `early_stopping`: False stops an image when no running beam can beat its worst finished one at
-    the present length; True as soon as `num_beams` are finished; "never" assumes the best
-    length a beam could still reach.
-    """
-
-    use_nucleus_sampling: bool = False
-    num_beams: int = 3
-    max_length: int = 30
-    min_length: int = 10
-    top_p: float = 0.9
-    top_k: int = 50
-    temperature: float = 1.0
-    repetition_penalty: float = 1.0
-    length_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
-    early_stopping: bool | Literal["never"] = False
-
-    def check(self) -> list[tuple[str, str]]:
-        """Return complaints about values that no search can honour."""
-        rules = [
-            ("num_beams", self.num_beams >= 1, "must be at least 1"),
-            ("max_length", self.max_length >= 2, "must be at least 2"),
-            ("min_length", 0 <= self.min_length <= self.max_length, "must lie between 0 and max_length"),
-            ("top_p", 0 < self.top_p <= 1, "must lie in (0, 1]"),
-            ("top_k", self.top_k >= 0, "must be 0 (off) or more"),
-            ("temperature", self.temperature > 0, "must be above 0"),
-            ("repetition_penalty", self.repetition_penalty > 0, "must be above 0"),
-            ("no_repeat_ngram_size", self.no_repeat_ngram_size >= 0, "must be 0 (off) or more"),
-        ]
-        return [(key, f"{text}, found {getattr(self, key)!r}.") for key, kept, text in rules if not kept]
+        """Continue with `rows` (indices, which may repeat)."""
 
 
 @dataclass
 class Rows:
-    """Growing token rows: `tokens` (rows, max_length), of which the first `lengths` (rows,) are set."""
+    """Texts that grow: `tokens` (rows, max_length), of which the first `lengths` (rows,) are set."""
 
     tokens: Tensor
     lengths: Tensor
@@ -82,14 +48,14 @@ class Rows:
 
     @property
     def filled(self) -> Tensor:
-        """(rows, max_length), true on the slots that hold a token."""
+        """(rows, max_length), true where there is a token."""
         return torch.arange(self.tokens.shape[1], device=self.tokens.device) < self.lengths[:, None]
 
     def select(self, rows: Tensor) -> Rows:
         return Rows(self.tokens[rows], self.lengths[rows])
 
     def append(self, token_ids: Tensor) -> Rows:
-        """Add one token to each row; a full row loses its last token, for it is finished anyway."""
+        """Append one token to each row; in a full row, which is finished, it replaces the last."""
         last_slot = self.tokens.shape[1] - 1
         tokens = self.tokens.scatter(1, self.lengths.clamp(max=last_slot)[:, None], token_ids[:, None])
         return Rows(tokens, (self.lengths + 1).clamp(max=last_slot + 1))
@@ -106,17 +72,21 @@ def generate(
     num_captions: int = 1,
     seed: int | Sequence[int] | None = None,
 ) -> list[list[Tensor]]:
-    """Return, for each prompt, `num_captions` rows of generated token ids (prompt and end token cut off).
+    """Return, for each prompt, `num_captions` rows of generated token ids, without prompt and end token.
 
     Args:
+        decoder: the network, with its images.
         prompt_ids: (images, longest), padded on the right.
         prompt_lengths: (images,), each at least 1 and below `settings.max_length`.
+        settings: how to generate.
+        eos_id: token that ends a text.
+        pad_id: token that fills up rows.
         num_captions: sampled independently, or the best finished beams.
-        seed: of sampling; one number for the batch, or one an image, which makes an image's
-            captions independent of its neighbours. None draws from torch's global generator.
+        seed: of sampling: one for the batch, or one for each image, so that its captions do not depend on
+            the rest of the batch. None draws from torch's global generator.
 
     Raises:
-        ValueError: a prompt fills `max_length`, or more captions are asked for than there are beams.
+        ValueError: a prompt fills `max_length`, or `num_captions` is more than `num_beams`.
     """
     if int(prompt_lengths.max()) >= settings.max_length:
         raise ValueError(
@@ -136,20 +106,17 @@ def generate(
     else:
         finished = _beam_search(decoder, prompt_ids, rows, settings, eos_id, num_captions)
     starts = prompt_lengths.tolist()
-    texts = [
-        row[starts[index // num_captions] : length]
-        for index, (row, length) in enumerate(
-            zip(finished.tokens.cpu(), finished.lengths.tolist(), strict=True)
-        )
-    ]
-    texts = [text[:-1] if len(text) and int(text[-1]) == eos_id else text for text in texts]
+    texts = []
+    for index, (row, length) in enumerate(zip(finished.tokens.cpu(), finished.lengths.tolist(), strict=True)):
+        text = row[starts[index // num_captions] : length]
+        texts.append(text[:-1] if len(text) and int(text[-1]) == eos_id else text)
     return [texts[first : first + num_captions] for first in range(0, len(texts), num_captions)]
 
 
 def apply_rules(scores: Tensor, rows: Rows, settings: GenerationSettings, eos_id: int) -> Tensor:
-    """Return `scores` (rows, vocab; logits or log-probabilities) under the penalties and bans."""
+    """Return `scores` (rows, vocab; logits or log-probabilities) after penalties and bans."""
     if settings.repetition_penalty != 1.0:
-        scores = _penalise_repetition(scores, rows, settings.repetition_penalty)
+        scores = _penalize_repetition(scores, rows, settings.repetition_penalty)
     if settings.no_repeat_ngram_size > 0:
         scores = _ban_repeated_ngrams(scores, rows, settings.no_repeat_ngram_size)
     if settings.min_length > 0:
@@ -159,17 +126,17 @@ def apply_rules(scores: Tensor, rows: Rows, settings: GenerationSettings, eos_id
     return scores
 
 
-def _penalise_repetition(scores: Tensor, rows: Rows, penalty: float) -> Tensor:
-    """Push down every token that its row already holds."""
+def _penalize_repetition(scores: Tensor, rows: Rows, penalty: float) -> Tensor:
+    """Lower the scores of the tokens that are in the row already."""
     vocab_size = scores.shape[1]
-    index = rows.tokens.masked_fill(~rows.filled, vocab_size)  # empty slots go to a column of their own
+    index = rows.tokens.masked_fill(~rows.filled, vocab_size)  # empty slots go to an extra column
     seen = torch.zeros(scores.shape[0], vocab_size + 1, dtype=torch.bool, device=scores.device)
     seen = seen.scatter(1, index, True)[:, :vocab_size]
     return torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
 
 
 def _ban_repeated_ngrams(scores: Tensor, rows: Rows, size: int) -> Tensor:
-    """Forbid each token that would complete an n-gram which its row already holds."""
+    """Forbid each token that would complete an n-gram that is in the row already."""
     if rows.tokens.shape[1] < size:
         return scores
     windows = rows.tokens.unfold(1, size, 1)  # (rows, windows, size)
@@ -202,7 +169,7 @@ def _sample(
     num_captions: int,
     seed: int | Sequence[int] | None,
 ) -> Rows:
-    """Draw each token from the smallest set that holds `top_p` of the mass, at most `top_k` of them."""
+    """Sample each token from the fewest that hold `top_p` of the probability, at most `top_k`."""
     images = len(prompt_ids)
     steps = settings.max_length - int(rows.lengths.min())
     uniform = _uniform(images, num_captions, steps, seed).to(prompt_ids.device)
@@ -216,10 +183,10 @@ def _sample(
             candidates = candidates[:, : settings.top_k]
         probabilities = candidates.softmax(-1)
         before = probabilities.cumsum(-1) - probabilities
-        probabilities = probabilities.masked_fill(before >= settings.top_p, 0.0)  # the best one stays
+        probabilities = probabilities.masked_fill(before >= settings.top_p, 0.0)  # never the first
         cumulative = probabilities.cumsum(-1)
         point = uniform[:, step, None] * cumulative[:, -1:]
-        # a point on the upper edge would fall past the last candidate that has mass
+        # Rounding could put the point past the last candidate with probability.
         last = (probabilities > 0).sum(-1, keepdim=True) - 1
         index = torch.searchsorted(cumulative, point, right=True).minimum(last)
         return ids.gather(1, index)[:, 0]
@@ -233,7 +200,7 @@ def _uniform(images: int, num_captions: int, steps: int, seed: int | Sequence[in
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         return torch.rand(images * num_captions, steps, generator=generator)
     if len(seed) != images:
-        raise ValueError(f"seed has {len(seed)} numbers for {images} images; give one an image.")
+        raise ValueError(f"seed has {len(seed)} numbers for {images} images; give one for each image.")
     draws = [torch.rand(num_captions, steps, generator=torch.Generator().manual_seed(s)) for s in seed]
     return torch.cat(draws)
 
@@ -246,7 +213,7 @@ def _extend(
     eos_id: int,
     choose: Callable[[Tensor, int], Tensor],
 ) -> Rows:
-    """Append one chosen token a step to every row that is not finished."""
+    """Append one token per step to every row until all are finished."""
     finished = torch.zeros_like(rows.lengths, dtype=torch.bool)
     step = 0
     while True:
@@ -272,10 +239,10 @@ def _beam_search(
     eos_id: int,
     num_captions: int,
 ) -> Rows:
-    """Keep the `num_beams` likeliest rows an image, and the best finished ones apart from them.
+    """Keep the `num_beams` likeliest running rows of each image, and its best finished rows beside them.
 
-    Each step looks at twice as many candidates as there are beams, so that enough remain to go on
-    with even if half of them end; only the better half may enter the finished ones.
+    A step looks at twice as many candidates as there are beams: even if half of them end, enough remain to
+    continue with. Only candidates of the better half may become finished rows.
     """
     images, beams = len(prompt_ids), settings.num_beams
     device = prompt_ids.device
@@ -287,7 +254,7 @@ def _beam_search(
     decoder.select(copies)
     logits, running = logits[copies], rows.select(copies)  # (images * beams, ...)
     finished = running
-    # All beams are equal at first: only the first may speak, or every beam would say the same.
+    # All beams start from the same prompt: only the first counts, or they would all stay the same.
     running_scores = torch.full((images, beams), IMPOSSIBLE, device=device)
     running_scores[:, 0] = 0.0
     finished_scores = torch.full((images, beams), IMPOSSIBLE, device=device)
@@ -306,18 +273,23 @@ def _beam_search(
         candidates = running.select(parents.flatten()).append((indices % vocab_size).flatten())
         ends = (indices % vocab_size == eos_id) | _by_image(candidates.lengths >= settings.max_length, images)
 
-        # Finished rows: the old ones and the new ones compete by score per generated length.
+        # Finished rows: old and new ones compete by their score, divided by a power of their length.
         final_scores = scores / generated**settings.length_penalty
         closed = is_finished.all(1, keepdim=True) & (settings.early_stopping is True)
         final_scores = final_scores + IMPOSSIBLE * (closed | ~can_improve | ~(ends & among_best))
-        finished_scores, kept = torch.cat((finished_scores, final_scores), 1).topk(beams)
-        is_finished = torch.cat((is_finished, ends & among_best), 1).gather(1, kept)
-        finished = _pick(_join(finished, candidates, images), kept)
+        finished_scores, best = torch.cat((finished_scores, final_scores), 1).topk(beams)
+        is_finished = torch.cat((is_finished, ends & among_best), 1).gather(1, best)
+        finished = _pick(_join(finished, candidates, images), best)
 
-        # Running rows: the best candidates that go on.
-        running_scores, kept = (scores + IMPOSSIBLE * ends).topk(beams)
-        running = _pick(candidates, kept)
+        # Running rows: the best candidates that do not end.
+        running_scores, best = (scores + IMPOSSIBLE * ends).topk(beams)
+        running = _pick(candidates, best)
 
+        # The stopping rule. An image is done once its best running row cannot beat its worst finished row.
+        # A running row's score only falls with every token, but it is divided by a power of the length,
+        # which grows. So the bound depends on the length it is taken at: the present length (as
+        # transformers does by default, although a longer row might still win), or with "never" the
+        # longest, which misses nothing.
         best_length = (
             generated_room[:, None]
             if settings.early_stopping == "never" and settings.length_penalty > 0
@@ -331,8 +303,8 @@ def _beam_search(
             done = done | is_finished.all()
         if bool(done):
             break
-        decoder.select(parents.gather(1, kept).flatten())
-        logits = decoder.step((indices % vocab_size).gather(1, kept).flatten())
+        decoder.select(parents.gather(1, best).flatten())
+        logits = decoder.step((indices % vocab_size).gather(1, best).flatten())
     best = torch.arange(num_captions, device=device).expand(images, -1)
     return _pick(finished, best)
 
@@ -342,7 +314,7 @@ def _by_image(flat: Tensor, images: int) -> Tensor:
 
 
 def _pick(rows: Rows, columns: Tensor) -> Rows:
-    """Return the rows that `columns` (images, kept) names among each image's rows."""
+    """Return the rows with numbers `columns` (images, picked) among the rows of each image."""
     images = columns.shape[0]
     width = rows.lengths.shape[0] // images
     first = torch.arange(images, device=columns.device)[:, None] * width
@@ -350,7 +322,7 @@ def _pick(rows: Rows, columns: Tensor) -> Rows:
 
 
 def _join(left: Rows, right: Rows, images: int) -> Rows:
-    """Return rows that hold, for each image, its rows of `left` and then its rows of `right`."""
+    """Return for each image its rows of `left`, then its rows of `right`."""
     tokens = torch.cat((_by_image(left.tokens, images), _by_image(right.tokens, images)), 1)
     lengths = torch.cat((_by_image(left.lengths, images), _by_image(right.lengths, images)), 1)
     return Rows(tokens.flatten(0, 1), lengths.flatten())

@@ -1,7 +1,7 @@
-"""Where the matching head looks: GradCAM over the cross-attention of one layer.
+"""GradCAM of the matching head over the cross-attention of one layer.
 
-The weight of a patch for a word is the attention that the word pays it, times how much more
-attention would raise the logit for a match, where it would raise it, averaged over the heads.
+The weight of a patch for a token is the token's attention to the patch times the gradient of the match
+logit in that attention, where the gradient is positive, averaged over the heads.
 """
 
 from __future__ import annotations
@@ -12,13 +12,23 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lavis_lite.models.layers.attention import Attention
+
 if TYPE_CHECKING:
     from PIL import Image
 
     from lavis_lite.models.blip_models.matcher import BlipMatcher
 
-# From cold to hot: red, green and blue of evenly spaced heats.
-_HEATS = ((0, 0, 128), (0, 64, 255), (0, 220, 220), (128, 240, 96), (255, 220, 0), (255, 96, 0), (160, 0, 0))
+# Red, green and blue at evenly spaced heats, from cold to hot.
+_HEAT_COLORS = (
+    (0, 0, 128),
+    (0, 64, 255),
+    (0, 220, 220),
+    (128, 240, 96),
+    (255, 220, 0),
+    (255, 96, 0),
+    (160, 0, 0),
+)
 
 
 def compute_gradcam(
@@ -28,26 +38,29 @@ def compute_gradcam(
     tokenized_text: Mapping[str, Tensor] | None = None,
     block_num: int = 6,
 ) -> tuple[list[Tensor], Tensor]:
-    """Return a heat map of the image for every token of its text, and the match logits (images, 2).
+    """Return heat maps of each image, one for each token of its text, and the match logits (images, 2).
 
-    Each image's maps are one tensor (1 + length, rows, columns) on the CPU, one cell a patch, none
-    below zero: first that of [ENC], which speaks for the whole text, then the mean of the words, then
-    each token after the first as it stands in the text ([SEP] last).
+    The maps of an image are a tensor (1 + length, rows, columns) on the CPU with a cell for each patch,
+    0 or more: first that of [ENC], which stands for the whole text; then the mean of the words; then the
+    tokens after the first, in order, [SEP] last.
 
     Args:
+        model: a matcher.
         visual_input: (images, 3, image_size, image_size).
-        text_input: one text an image.
-        tokenized_text: `input_ids` and `attention_mask` of the texts, if they are at hand already.
-        block_num: the layer to look into; 6 is the one of BLIP's predecessor ALBEF and of LAVIS.
+        text_input: one text for each image.
+        tokenized_text: `input_ids` and `attention_mask` of the texts; None tokenizes them.
+        block_num: the layer; 6 is that of ALBEF and LAVIS.
 
     Raises:
-        ValueError: not one text an image, or no such layer.
+        ValueError: not one text for each image, or no such layer.
     """
     layers = model.text_encoder.layers
     if not 0 <= block_num < len(layers):
         raise ValueError(f"block_num is {block_num}; the model has layers 0 to {len(layers) - 1}.")
     if len(text_input) != len(visual_input):
-        raise ValueError(f"{len(text_input)} texts for {len(visual_input)} images; give one text an image.")
+        raise ValueError(
+            f"{len(text_input)} texts for {len(visual_input)} images; give one text for each image."
+        )
     if tokenized_text is None:
         input_ids, attention_mask = model.tokenize(text_input)
     else:
@@ -67,38 +80,42 @@ def _attention_and_gradient(
     model: BlipMatcher, image: Tensor, input_ids: Tensor, attention_mask: Tensor, layer: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return logits (images, 2), attention and its gradient, both (images, heads, length, image tokens)."""
-    looked_into = model.text_encoder.layers[layer].crossattention
+    cross_attention = model.text_encoder.layers[layer].crossattention
+    assert isinstance(cross_attention, Attention)
     modes = {part: part.training for part in model.modules()}
     model.eval()
-    looked_into.keep_map = True
+    cross_attention.records_weights = True
     try:
         with torch.no_grad():
             image_kv = model.text_encoder.project_image(model.encode_image(image))
         with torch.enable_grad():
             logits = model.match_logits(input_ids, attention_mask, image_kv)
-            attention = looked_into.kept_map
+            attention = cross_attention.recorded_weights
+            assert attention is not None
             (gradient,) = torch.autograd.grad(logits[:, 1].sum(), attention)
     finally:
-        looked_into.keep_map, looked_into.kept_map = False, None
+        cross_attention.records_weights, cross_attention.recorded_weights = False, None
         for part, was_training in modes.items():
             part.training = was_training
     return logits.detach(), attention.detach(), gradient
 
 
 def _with_mean(maps: Tensor) -> Tensor:
-    """Return `maps` (length, rows, columns) with the mean of the words put in second place."""
+    """Return `maps` (length, rows, columns) with the mean of the words inserted after the first."""
     words = maps[1:-1] if len(maps) > 2 else maps[1:]
     return torch.cat((maps[:1], words.mean(0, keepdim=True), maps[1:]))
 
 
 def draw_heat_map(image: Image.Image, heat: Tensor, opacity: float = 0.55) -> Image.Image:
-    """Return `image` with `heat` (rows, columns) laid over it: blue is cold, red the hottest patch.
+    """Return `image` under a color map of `heat`, from blue (cold) to red (hot).
 
     Args:
-        opacity: of the colours, at the hottest patch; the coldest ones let the image through.
+        image: in any mode.
+        heat: (rows, columns), a value for each patch.
+        opacity: of the colors at the hottest patch; at the coldest it is 0.
 
     Raises:
-        ValueError: `heat` is no map of patches.
+        ValueError: `heat` is not a map of patches.
     """
     from PIL import Image
 
@@ -107,18 +124,21 @@ def draw_heat_map(image: Image.Image, heat: Tensor, opacity: float = 0.55) -> Im
     heat = heat.detach().float().cpu()
     span = heat.max() - heat.min()
     heat = (heat - heat.min()) / span if span > 0 else torch.zeros_like(heat)
-    grey = Image.fromarray((heat * 255).round().byte().numpy()).resize(image.size, Image.Resampling.BICUBIC)
-    colours = grey.convert("P")
-    colours.putpalette(_palette())
-    mask = grey.point([round(level * opacity) for level in range(256)])
-    return Image.composite(colours.convert("RGB"), image.convert("RGB"), mask)
+    gray = Image.fromarray((heat * 255).round().byte().numpy()).resize(image.size, Image.Resampling.BICUBIC)
+    colors = gray.convert("P")
+    colors.putpalette(_palette())
+    mask = gray.point([round(level * opacity) for level in range(256)])
+    return Image.composite(colors.convert("RGB"), image.convert("RGB"), mask)
 
 
 def _palette() -> list[int]:
     palette = []
     for level in range(256):
-        place = level / 255 * (len(_HEATS) - 1)
-        below = min(int(place), len(_HEATS) - 2)
-        share = place - below
-        palette += [round(a + (b - a) * share) for a, b in zip(_HEATS[below], _HEATS[below + 1], strict=True)]
+        position = level / 255 * (len(_HEAT_COLORS) - 1)
+        below = min(int(position), len(_HEAT_COLORS) - 2)
+        share = position - below
+        palette += [
+            round(a + (b - a) * share)
+            for a, b in zip(_HEAT_COLORS[below], _HEAT_COLORS[below + 1], strict=True)
+        ]
     return palette

@@ -1,12 +1,10 @@
-"""What CapFilt did, on one page: examples, scores, how rich the texts are."""
+"""One page about a CapFilt output folder: counts, scores, how rich the texts are, and examples."""
 
 from __future__ import annotations
 
 import io
 import math
-import tarfile
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from lavis_lite.common.files import FileError, read_json
-from lavis_lite.common.media.images import IMAGE_SUFFIXES, ImageError, open_image
+from lavis_lite.capfilt.output_reader import OutputReader, Row, images_in_tar
+from lavis_lite.capfilt.summary import totals_of
+from lavis_lite.common.media.images import ImageError, open_image
 from lavis_lite.metrics.diversity import diversity
 from lavis_lite.metrics.selection import main_metric, metric_names_in
 from lavis_lite.report.charts import line_chart
@@ -24,17 +23,16 @@ from lavis_lite.report.page import write_page
 
 PAGE_FILE = "report.html"
 EXAMPLES = 12
-SHARDS_SHOWN = 100  # of more shards, so many stand for all
+SHARDS_SHOWN = 100  # of more shards, this many are read, evenly spaced
 BINS = 40
 UNITS_NAMED = 100
-PICTURE_BYTES = 64 << 20
-Row = dict[str, Any]
-_MARKER_KEYS = {"samples", "kept", "filtered", "failed", "reasons", "damage"}
+
+SampleId = tuple[str, str]  # shard, key
 
 
 @dataclass
 class Example:
-    """A sample to look at: its picture, where it could be read, and its texts."""
+    """A sample to show: its picture, if that can be read, and its texts."""
 
     key: str
     picture: Thumbnail | None
@@ -42,103 +40,57 @@ class Example:
 
 
 def write_capfilt_report(
-    folder: Path,
+    output: OutputReader,
     figures: Mapping[str, Mapping[str, float]] | None = None,
     warnings: Sequence[str] = (),
 ) -> Path:
     """Write the page of an output folder of CapFilt into it, and return its path.
 
     Args:
-        figures: how the filter did, source -> name -> value, where the truth is known.
-        warnings: what a person should look at first.
+        figures: how good the filter is, source -> name -> value, where the truth is known.
+        warnings: what a user should look at first.
 
     Raises:
-        FileError: settings.json or a table is damaged.
+        CapFiltError: not an output folder, or its settings.json is damaged.
+        FileError: a table is damaged.
     """
-    settings = read_json(folder / "settings.json")
-    markers = _read_markers(folder)
-    every = [folder / "scores" / f"{name}.parquet" for name in markers]
-    count = min(SHARDS_SHOWN, len(every))
-    tables = [every[place * len(every) // count] for place in range(count)]
-    rows: list[Row] = [row for table in tables for row in _read_rows(table)]
-    scores = _score_names(tables)
-    groups = _examples(rows, settings["settings"])
-    wanted = {(own[0]["shard"], own[0]["key"]) for _, samples in groups for own in samples}
-    pictures = _pictures(folder, settings["shards"], wanted)
+    begun_with = output.settings()
+    settings = begun_with["settings"]
+    markers = output.markers()
+    totals = totals_of(markers.values())
+    names = _spread(list(markers), SHARDS_SHOWN)
+    rows = [row for name in names for row in output.rows(name)]
+    scores = output.score_names(names[0]) if names else []
+    groups = _examples(rows, settings)
+    pictures = _pictures(
+        output, begun_with["shards"], [sample for _, samples in groups for sample in samples]
+    )
     return write_page(
         "capfilt_report.html",
-        folder / PAGE_FILE,
-        title=f"CapFilt: {folder.name}",
-        settings=settings["settings"],
-        counts=_counts(markers.values()),
-        reasons=_reasons(markers.values()),
+        output.folder / PAGE_FILE,
+        title=f"CapFilt: {output.folder.name}",
+        settings=settings,
+        counts=[
+            (name if name == "samples" else f"samples {name}", f"{n:,}") for name, n in totals.counts.items()
+        ],
+        reasons=[(reason, f"{count:,}") for reason, count in totals.reasons.most_common()],
         warnings=warnings,
-        remarks=_remarks(folder, markers),
-        shown=len(tables) if len(tables) < len(every) else None,
+        remarks=_remarks(output.failures(), markers),
+        shown=len(names) if len(names) < len(markers) else None,
         scores=scores,
         figures=figures or {},
         histograms=[_histogram(rows, name) for name in scores],
         sources=_sources(rows),
-        groups=[(title, [_example(own, pictures) for own in samples]) for title, samples in groups],
+        groups=[
+            (title, [Example(texts[0]["key"], pictures.get(_id(texts)), texts) for texts in samples])
+            for title, samples in groups
+        ],
     )
 
 
-def _example(rows: list[Row], pictures: Mapping[tuple[str, str], Thumbnail]) -> Example:
-    return Example(rows[0]["key"], pictures.get((rows[0]["shard"], rows[0]["key"])), rows)
-
-
-def _score_names(tables: Sequence[Path]) -> list[str]:
-    """Return the columns that hold scores, the only ones of numbers; none before the first shard is done."""
-    from pyarrow import parquet, types
-
-    columns = [column for table in tables[:1] for column in parquet.read_schema(table)]
-    return [column.name for column in columns if types.is_floating(column.type)]
-
-
-def _read_markers(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what the markers of finished units say, without unreadable ones."""
-    markers = {}
-    for file in sorted((folder / "done").glob("*.json")):
-        try:
-            marker = read_json(file)
-        except FileError:
-            continue  # the next run repairs it
-        if isinstance(marker, dict) and marker.keys() >= _MARKER_KEYS:
-            markers[file.stem] = marker
-    return markers
-
-
-def _read_rows(table: Path) -> list[Row]:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        return parquet.read_table(table).to_pylist()
-    except (ArrowException, OSError) as error:
-        raise FileError(f"{table}: cannot be read; the same run repairs it ({error}).") from error
-
-
-def _counts(markers: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    sums = Counter[str]()
-    for marker in markers:
-        sums.update({key: marker[key] for key in ("samples", "kept", "filtered", "failed")})
-    names = ("samples", "kept", "filtered", "failed")
-    return [(f"samples {key}" if key != "samples" else key, f"{sums[key]:,}") for key in names]
-
-
-def _reasons(markers: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return how many samples failed for which kind of reason, the most frequent first."""
-    counts = Counter[str]()
-    for marker in markers:
-        counts.update(marker["reasons"])
-    return [(reason, f"{count:,}") for reason, count in counts.most_common()]
-
-
-def _remarks(folder: Path, markers: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return what is said about units that were set aside, or whose input is damaged or partly unused."""
-    remarks = [
-        (file.stem, f"set aside: {file.read_text(encoding='utf-8', errors='replace').strip()}")
-        for file in sorted((folder / "failed").glob("*.txt"))
-    ]
+def _remarks(failures: Mapping[str, str], markers: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return (unit, text) for units that were set aside, or whose input is damaged or partly unused."""
+    remarks = [(name, f"set aside: {error}") for name, error in failures.items()]
     for name, marker in markers.items():
         damage = marker["damage"]
         if damage:
@@ -150,8 +102,8 @@ def _remarks(folder: Path, markers: Mapping[str, Mapping[str, Any]]) -> list[tup
 
 
 def _sources(rows: Sequence[Row]) -> list[tuple[str, dict[str, str]]]:
-    """Return of web and synthetic texts, before and after: how many, what share was dropped, how rich."""
-    found = []
+    """Return counts, share dropped, and diversity of web and synthetic texts, before and after."""
+    sources = []
     for source in ("web", "synthetic"):
         own = [row for row in rows if row["source"] == source]
         kept = [row["text"] for row in own if row["kept"]]
@@ -161,18 +113,18 @@ def _sources(rows: Sequence[Row]) -> list[tuple[str, dict[str, str]]]:
         figures["noise ratio (dropped)"] = f"{1 - len(kept) / len(own):.1%}"
         for when, texts in (("before", [row["text"] for row in own]), ("after", kept)):
             figures |= {f"{name}, {when}": f"{value:.3g}" for name, value in diversity(texts).items()}
-        found.append((source, figures))
-    return found
+        sources.append((source, figures))
+    return sources
 
 
 def _histogram(rows: Sequence[Row], score: str) -> Markup:
-    """Draw what share of the web's and of the synthetic texts have which score."""
+    """Draw the distribution of a score among the web and among the synthetic texts."""
     by_source = {
         source: [row[score] for row in rows if row["source"] == source and _is_number(row[score])]
         for source in ("web", "synthetic")
     }
-    everything = [value for values in by_source.values() for value in values]
-    low, high = min(everything, default=0.0), max(everything, default=1.0)
+    scores = [value for values in by_source.values() for value in values]
+    low, high = min(scores, default=0.0), max(scores, default=1.0)
     width = (high - low) / BINS or 1.0
     series = {}
     for source, values in by_source.items():
@@ -181,9 +133,9 @@ def _histogram(rows: Sequence[Row], score: str) -> Markup:
             counts[min(BINS - 1, int((value - low) / width))] += 1
         if values:
             series[source] = [
-                (low + (place + 0.5) * width, count / len(values)) for place, count in enumerate(counts)
+                (low + (n + 0.5) * width, count / len(values)) for n, count in enumerate(counts)
             ]
-    return Markup(line_chart(series, f"{score}: share of the texts", x_label=score, y_label=""))
+    return Markup(line_chart(series, f"{score}: share of the texts", x_label=score))
 
 
 def _is_number(value: float | None) -> bool:
@@ -191,62 +143,59 @@ def _is_number(value: float | None) -> bool:
 
 
 def _examples(rows: Iterable[Row], settings: Mapping[str, Any]) -> list[tuple[str, list[list[Row]]]]:
-    """Return samples to look at, each as its rows: kept, dropped, and nearest to the threshold."""
-    samples: dict[tuple[str, str], list[Row]] = {}
+    """Return (title, samples) of each group of examples; a sample is the rows of its texts."""
+    by_id: dict[SampleId, list[Row]] = {}
     for row in rows:
         if row["source"]:
-            samples.setdefault((row["shard"], row["key"]), []).append(row)
-    everyone = list(samples.values())
-    mixed = [own for own in everyone if len({row["kept"] for row in own}) == 2]
-    dropped = [own for own in everyone if not any(row["kept"] for row in own)]
+            by_id.setdefault((row["shard"], row["key"]), []).append(row)
+    kept_texts = {sample: sum(row["kept"] for row in texts) for sample, texts in by_id.items()}
+    samples = list(by_id.items())
     groups = [
-        ("One text kept, another dropped", _spread(mixed)),
-        ("Nothing kept", _spread(dropped)),
-        ("Everything kept", _spread([own for own in everyone if all(row["kept"] for row in own)])),
+        ("One text kept, another dropped", [t for s, t in samples if 0 < kept_texts[s] < len(t)]),
+        ("Nothing kept", [t for s, t in samples if not kept_texts[s]]),
+        ("Everything kept", [t for s, t in samples if kept_texts[s] == len(t)]),
     ]
+    groups = [(title, _spread(texts, EXAMPLES)) for title, texts in groups]
     rule = settings["rule"]
     if rule not in ("best", "fraction"):
-        least = settings["threshold"]
-        nearest = sorted(everyone, key=lambda own: min(abs(_value(row, rule) - least) for row in own))
-        groups.append((f"Nearest to the threshold ({rule} {least})", nearest[:EXAMPLES]))
+        threshold = settings["threshold"]
+        nearest = sorted(
+            by_id.values(), key=lambda texts: min(abs(_value(row, rule) - threshold) for row in texts)
+        )
+        groups.append((f"Nearest to the threshold ({rule} {threshold})", nearest[:EXAMPLES]))
     return groups
 
 
 def _value(row: Row, expression: str) -> float:
     names = metric_names_in(expression)
     if not all(_is_number(row.get(name)) for name in names):
-        return float("inf")
+        return math.inf
     return main_metric({name: row[name] for name in names}, expression)
 
 
-def _spread(samples: Sequence[list[Row]]) -> list[list[Row]]:
-    count = min(EXAMPLES, len(samples))
-    return [samples[place * len(samples) // count] for place in range(count)]
+def _spread(items: list[Any], limit: int) -> list[Any]:
+    """Return at most `limit` of `items`, evenly spaced."""
+    count = min(limit, len(items))
+    return [items[n * len(items) // count] for n in range(count)]
+
+
+def _id(texts: Sequence[Row]) -> SampleId:
+    return texts[0]["shard"], texts[0]["key"]
 
 
 def _pictures(
-    folder: Path, sources: Mapping[str, str], wanted: set[tuple[str, str]]
-) -> dict[tuple[str, str], Thumbnail]:
-    """Return pictures from the cleaned shards, or, of samples that keep nothing, from where they came."""
-    found: dict[tuple[str, str], Thumbnail] = {}
-    for name in sorted({shard for shard, _ in wanted}):
-        for path in (folder / "shards" / f"{name}.tar", Path(sources.get(name, ""))):
-            missing = {key for shard, key in wanted if shard == name and (name, key) not in found}
-            if missing and path.is_file():
-                found |= {(name, key): picture for key, picture in _pictures_of(path, missing)}
-    return found
-
-
-def _pictures_of(path: Path, keys: set[str]) -> Iterator[tuple[str, Thumbnail]]:
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                key, dot, suffix = member.name.partition(".")
-                if key not in keys or f"{dot}{suffix.lower()}" not in IMAGE_SUFFIXES:
-                    continue
-                file = tar.extractfile(member) if member.size <= PICTURE_BYTES else None
-                if file is not None:
-                    with suppress(ImageError):  # the row beside it says why
-                        yield key, shrink(open_image(io.BytesIO(file.read()), name=member.name))
-    except (tarfile.TarError, EOFError, OSError, ValueError):
-        return  # a damaged shard has been named where it was read
+    output: OutputReader, sources: Any, samples: Iterable[Sequence[Row]]
+) -> dict[SampleId, Thumbnail]:
+    """Return pictures from the cleaned shards or, of samples that keep nothing, from the input shards."""
+    missing: dict[str, set[str]] = {}
+    for shard, key in map(_id, samples):
+        missing.setdefault(shard, set()).add(key)
+    pictures: dict[SampleId, Thumbnail] = {}
+    for shard, keys in missing.items():
+        source = sources.get(shard, "") if isinstance(sources, Mapping) else ""
+        for tar in (output.tar(shard), Path(source)):
+            for key, content in images_in_tar(tar, keys):
+                with suppress(ImageError):  # the row beside it says why
+                    pictures[shard, key] = shrink(open_image(io.BytesIO(content), name=key))
+            keys -= {key for name, key in pictures if name == shard}
+    return pictures

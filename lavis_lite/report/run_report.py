@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from lavis_lite.capfilt.output_reader import OutputReader
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import FileError, first_line, open_regular, read_json
 from lavis_lite.common.logs.progress import clock_time
@@ -79,7 +80,7 @@ def check_run_folder(run: RunFolder) -> None:
         close = " or ".join(str(path.parent / name) for name in nearest(path.name, folders))
         hint = f"did you mean {close}?" if close else "name the output folder of a run."
         raise NotADirectoryError(f"{path}: there is no such run folder; {hint}")
-    if (path / "settings.json").is_file() and (path / "done").is_dir():
+    if OutputReader(path).is_begun():
         raise ConfigError(f"{path}: is not a run folder but one of capfilt; use `lavis-lite capfilt report`.")
     traces = (run.log_file, run.evaluate_file, run.checkpoints)
     # The text and not the parsed config, which may be damaged.
@@ -231,7 +232,7 @@ def _charts(log: list[dict[str, Any]]) -> tuple[list[Markup], list[Markup]]:
 
 
 def _chart(series: Mapping[str, list[tuple[float, float]]], title: str) -> Markup:
-    return Markup(line_chart(series, title, x_label="step", y_label=""))  # line_chart has escaped it
+    return Markup(line_chart(series, title, x_label="step"))  # line_chart has escaped it
 
 
 def _note(line: Mapping[str, Any]) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import torch
 from lavis_lite.common import distributed
 from lavis_lite.common.checkpoint.store import load_file
 from lavis_lite.common.config.run_config import RunConfig
-from lavis_lite.common.results import library_version, settings_digest, weights_digest, write_results
+from lavis_lite.common.results import library_version, settings_digest, state_dict_digest, write_results
 from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.runners.precision import Precision
 
@@ -133,7 +133,7 @@ def describe_evaluation(
     }
     if weights is None:
         weights = distributed.broadcast_object(
-            weights_digest(model.state_dict()) if distributed.is_rank_zero() else None
+            state_dict_digest(model.state_dict()) if distributed.is_rank_zero() else None
         )
     return {
         "step": step,

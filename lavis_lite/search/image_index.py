@@ -1,14 +1,14 @@
 """Image search in two stages: embeddings find candidates, the matching head re-ranks the best (section 5.1).
 
-Two kinds of features, never to be confused: *embeddings* are projected vectors of length 1, small
-enough to keep for millions of images; *hidden states* are what the matching head reads, some
-thousand times as large, and are kept only where asked for.
+There are two kinds of features. *Embeddings* are projected vectors of length 1, small enough to keep for
+millions of images. *Hidden states* are the input of the matching head, some thousand times as large, and are
+kept only on request.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,19 +26,19 @@ from lavis_lite.search.feature_store import FeatureStore, FeatureStoreError, Sta
 
 logger = logging.getLogger(__name__)
 EMBEDDINGS, HIDDEN_STATES = "embeddings.f32", "hidden_states.f16"
-COMPARED_AT_ONCE = 1 << 16  # images with a query: bounds the memory of a search
-MATCHED_AT_ONCE = 16
+COMPARISON_BATCH = 1 << 16  # images that are compared with a query at once; bounds the memory
+MATCHING_BATCH = 16
 
 
 @dataclass(frozen=True)
 class Hit:
-    """An image that a search found.
+    """An image found by a search.
 
     Attributes:
-        path: where it lies.
-        score: what hits are ordered by: the similarity, plus the match logit where it was re-ranked.
+        path: of the image.
+        score: the order of hits: the similarity, plus the match logit if the image was re-ranked.
         similarity: cosine of the embeddings, -1 to 1.
-        match_probability: of the matching head, 0 to 1; None where it was not asked.
+        match_probability: of the matching head, 0 to 1; None without re-ranking.
     """
 
     path: Path
@@ -48,25 +48,24 @@ class Hit:
 
 
 class ImageIndex:
-    """Features of images in a folder on disk, and searching them.
+    """Features of images in a folder on disk, and searches in them.
 
-    Images are added as often as one likes; those that are there already, unchanged, are not read
-    again. An addition that is killed keeps what it wrote. One process adds at a time, others wait; any
-    number may search meanwhile, and searching writes nothing. Files are known by their absolute paths, so
-    the working folder does not matter; an index that was moved together with its images finds them.
+    Images can be added repeatedly; known, unchanged ones are not read again. A killed addition keeps what it
+    wrote. One process adds at a time and others wait; any number may search meanwhile, and searching writes
+    nothing. Images are identified by absolute path, so the working folder does not matter; an index that was
+    moved together with its images finds them.
 
     Args:
-        folder: where features lie; the first addition creates it.
+        folder: where features are stored; created by the first addition.
         model: reads images and texts; an index belongs to the weights it was made with.
         vis_processor: the model's processor for evaluation.
-        keep_hidden_states: keep what the matching head reads, too (a megabyte an image at 384
-            pixels); otherwise the images themselves are read again when they are re-ranked. Only of
-            a new folder.
-        source: how to load the model ("name", "type", "checkpoint"), for the index to remember.
+        keep_hidden_states: also store the input of the matching head (a megabyte per image at 384
+            pixels); otherwise re-ranking reads the images again. Only for a new folder.
+        source: how to load the model ("name", "type", "checkpoint"), recorded in the index.
 
     Raises:
         FeatureStoreError: the folder holds the features of another model, or nothing in it can be used.
-            Where only parts are damaged, they are named and left out until the next addition.
+            Damaged parts are reported and left out until the next addition.
 
     Example:
         >>> from lavis_lite import load_model_and_preprocess
@@ -90,9 +89,12 @@ class ImageIndex:
         config = model.config
         features = {EMBEDDINGS: [config.embed_dim]}
         if keep_hidden_states:
-            tokens = model.visual_encoder.pos_embed.shape[1]
-            features[HIDDEN_STATES] = [tokens, config.vision_sizes.embed_dim]
-        about = {"weights": fingerprint(model), "image_size": config.image_size}
+            position_embeddings = model.visual_encoder.pos_embed
+            assert position_embeddings is not None
+            features[HIDDEN_STATES] = list(position_embeddings.shape[1:])
+        # Features of images depend on these weights only.
+        weights = weights_digest(model, ("visual_encoder.", "vision_proj."))
+        about = {"weights": weights, "image_size": config.image_size}
         self.store = FeatureStore(Path(folder).expanduser(), about, features, source)
         if keep_hidden_states and HIDDEN_STATES not in self.store.features:
             logger.warning("%s: was made without hidden states, so it keeps none; make a new index.", folder)
@@ -106,7 +108,7 @@ class ImageIndex:
                 f"{self.store.folder}: nothing in this index can be used ({self.store.damage[0]}). Remove "
                 "the folder and add the images again."
             )
-        _log_some("%s Add the images again to repair the index.", self.store.damage)
+        _warn_each("%s Add the images again to repair the index.", self.store.damage)
 
     def __len__(self) -> int:
         """How many images can be found."""
@@ -123,10 +125,10 @@ class ImageIndex:
         return self.store.errors
 
     def add(self, files: Sequence[str | Path], batch_size: int = 32, num_workers: int = 2) -> int:
-        """Embed the image files that are new or have changed; return how many that were.
+        """Embed the image files that are new or have changed; return their number.
 
-        A file that cannot be read is noted in `unreadable` and left out; it is tried again next time.
-        Files that are gone from a folder that is still there are taken out of the index.
+        An unreadable file is listed in `unreadable` and retried by the next addition. Files that are gone
+        from a folder that still exists are removed from the index.
 
         Raises:
             FeatureStoreError: the folder is not empty and holds no index.
@@ -147,23 +149,24 @@ class ImageIndex:
 
     @torch.inference_mode()
     def search(self, text: str, k: int = 10, rerank: int = 64) -> list[Hit]:
-        """Return the `k` images that fit `text` best, the best first.
+        """Return the `k` images that match `text` best, best first.
 
         Args:
             rerank: how many of the most similar images the matching head reads; 0 for none.
         """
         hits = self._most_similar(self.model.embed_texts([text])[0], max(k, rerank))
+        candidates = hits[:rerank]
         matched = [
             hit
-            for start in range(0, min(rerank, len(hits)), MATCHED_AT_ONCE)
-            for hit in self._match(hits[start : min(start + MATCHED_AT_ONCE, rerank)], text)
+            for start in range(0, len(candidates), MATCHING_BATCH)
+            for hit in self._match(candidates[start : start + MATCHING_BATCH], text)
         ]
-        # What was not re-ranked lies below: its similarity was lower than that of all that were.
+        # The others rank below: their similarity is lower than that of all candidates.
         return (sorted(matched, key=lambda hit: -hit.score) + hits[rerank:])[:k]
 
     @torch.inference_mode()
     def search_by_image(self, image: str | Path | Image.Image, k: int = 10) -> list[Hit]:
-        """Return the `k` images most like `image`, the likest first.
+        """Return the `k` images most similar to `image`, best first.
 
         Raises:
             ImageError: the file cannot be read.
@@ -172,18 +175,18 @@ class ImageIndex:
         return self._most_similar(self.model.embed_images(self._pixels([opened]))[0], k)
 
     def _append(self, batch: Sequence[ImageFile], stamps: Mapping[Path, Stamp | None]) -> None:
-        readable = [item for item in batch if item.image is not None]
+        images = {item.path: item.image for item in batch if item.image is not None}
         features = {}
-        if readable:
-            hidden = self.model.encode_image(self._on_device(torch.stack([item.image for item in readable])))
+        if images:
+            hidden = self.model.encode_image(self._on_device(torch.stack(list(images.values()))))
             features[EMBEDDINGS] = self.model.project_image_embeds(hidden).float().cpu().numpy()
             if HIDDEN_STATES in self.store.features:
                 features[HIDDEN_STATES] = hidden.half().cpu().numpy()
         errors = {item.path: item.error for item in batch if item.image is None}
-        self.store.append({item.path: stamps[item.path] for item in readable}, features, errors)
+        self.store.append({path: stamps[path] for path in images}, features, errors)
 
     def _most_similar(self, query: Tensor, k: int) -> list[Hit]:
-        """Return the `k` most similar images whose files are there, the best first."""
+        """Return the `k` most similar images whose files exist, best first."""
         paths = {row: path for path, row in self.store.rows.items()}
         if not paths:
             return []
@@ -191,59 +194,56 @@ class ImageIndex:
         embeddings = self.store.read(EMBEDDINGS)
         similarity = torch.cat(
             [
-                torch.from_numpy(np.array(embeddings[start : start + COMPARED_AT_ONCE])) @ query
-                for start in range(0, len(embeddings), COMPARED_AT_ONCE)
+                torch.from_numpy(np.array(embeddings[start : start + COMPARISON_BATCH])) @ query
+                for start in range(0, len(embeddings), COMPARISON_BATCH)
             ]
         )
-        live = torch.tensor(sorted(paths))  # a file that changed has left a row behind
-        values, order = similarity[live].sort(descending=True, stable=True)
+        rows = torch.tensor(sorted(paths))  # without the old rows of changed files
+        values, order = similarity[rows].sort(descending=True, stable=True)
         hits: list[Hit] = []
         gone: list[Path] = []
-        for row, value in zip(live[order].tolist(), values.tolist(), strict=True):
+        for row, value in zip(rows[order].tolist(), values.tolist(), strict=True):
             if len(hits) == k:
                 break
             if paths[row].exists():
                 hits.append(Hit(paths[row], value, value))
             else:
                 gone.append(paths[row])
-        _log_some("left out of the result: %s is not there any more.", gone)
+        _warn_each("left out of the result: %s is not there any more.", gone)
         changed = [hit.path for hit in hits if self.store.changed(hit.path)]
-        _log_some("%s has changed since it was added; add it again.", changed)
+        _warn_each("%s has changed since it was added; add it again.", changed)
         return hits
 
     def _match(self, hits: Sequence[Hit], text: str) -> list[Hit]:
-        """Return `hits` as the matching head scores them, without those whose files have gone."""
+        """Return `hits` with the scores of the matching head, without those whose files are gone."""
         readable, hidden = self._hidden_states(hits)
-        if not readable:
+        if hidden is None:
             return []
         input_ids, attention_mask = self.model.tokenize([text] * len(readable))
-        logits = self.model.match_logits(
-            input_ids, attention_mask, self.model.text_encoder.project_image(hidden)
-        ).float()
+        image_kv = self.model.text_encoder.project_image(hidden)
+        logits = self.model.match_logits(input_ids, attention_mask, image_kv).float()
+        probabilities = logits.softmax(1)[:, 1].tolist()
         return [
             Hit(hit.path, logit + hit.similarity, hit.similarity, probability)
-            for hit, logit, probability in zip(
-                readable, logits[:, 1].tolist(), logits.softmax(1)[:, 1].tolist(), strict=True
-            )
+            for hit, logit, probability in zip(readable, logits[:, 1].tolist(), probabilities, strict=True)
         ]
 
     def _hidden_states(self, hits: Sequence[Hit]) -> tuple[list[Hit], Tensor | None]:
-        """Return the hits that can be read, and their images' hidden states (hits, tokens, width)."""
+        """Return the readable hits and their images' hidden states (hits, tokens, width), None if no hit."""
         if HIDDEN_STATES in self.store.features:
             damaged = self.store.damaged(HIDDEN_STATES, [hit.path for hit in hits])
             if not damaged:
                 rows = self.store.rows
-                kept = np.array(self.store.read(HIDDEN_STATES)[[rows[hit.path] for hit in hits]])
-                return list(hits), self._on_device(torch.from_numpy(kept))
-            _log_some("the hidden states of %s are damaged: reading the image again.", damaged)
+                stored = np.array(self.store.read(HIDDEN_STATES)[[rows[hit.path] for hit in hits]])
+                return list(hits), self._on_device(torch.from_numpy(stored))
+            _warn_each("the hidden states of %s are damaged: reading the image again.", damaged)
         readable, images = [], []
         for hit in hits:
             try:
                 images.append(open_image(hit.path))
+                readable.append(hit)
             except ImageError as error:
                 logger.warning("left out of the result: %s", error)
-                continue
-            readable.append(hit)
         return readable, self.model.encode_image(self._pixels(images)) if images else None
 
     def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
@@ -254,14 +254,8 @@ class ImageIndex:
         return tensor.to(parameter.device, parameter.dtype)
 
 
-def fingerprint(model: BlipMatcher) -> str:
-    """Return a short name of the weights that features of images depend on."""
-    return weights_digest(model, ("visual_encoder.", "vision_proj."))
-
-
-def _log_some(message: str, items: Iterable[object], shown: int = 5) -> None:
-    """Warn of each of `items`, or of the first few and of how many more there are."""
-    items = list(items)
+def _warn_each(message: str, items: Sequence[object], shown: int = 5) -> None:
+    """Warn about each of `items`, or about the first few and the number of the others."""
     for item in items[:shown]:
         logger.warning(message, item)
     if len(items) > shown:

@@ -13,6 +13,7 @@ from torch import nn
 from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
+from lavis_lite.common.settings import GenerationKeys, generation_keys_set
 from lavis_lite.metrics.caption import (
     NoWordsError,
     available_metrics,
@@ -25,51 +26,25 @@ from lavis_lite.tasks.lengths import check_lengths
 
 logger = logging.getLogger(__name__)
 
-# Keys of the run section -> the generation settings of the model.
-GENERATION_KEYS = {
-    "use_nucleus_sampling": "use_nucleus_sampling",
-    "num_beams": "num_beams",
-    "max_len": "max_length",
-    "min_len": "min_length",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "temperature": "temperature",
-    "repetition_penalty": "repetition_penalty",
-    "length_penalty": "length_penalty",
-    "no_repeat_ngram_size": "no_repeat_ngram_size",
-}
-
 
 @registry.register_task("captioning")
 class CaptionTask(BaseTask):
     """Train on captions, caption the evaluation images, score against the references."""
 
     @dataclass
-    class Config(RunConfig):
+    class Config(GenerationKeys, RunConfig):
         """The run section of captioning.
 
-        What is None comes from the model; what is set here is saved with the checkpoint, so that
-        inference makes captions as validation did.
+        Generation settings that are None come from the model; those that are set are saved with the
+        checkpoint, so that inference makes captions as validation did.
 
         Attributes:
-            max_len: most tokens of a caption, prompt included; `min_len` likewise.
             metrics: BLEU, METEOR, ROUGE_L, CIDEr, SPICE.
             metric_tokenizer: "java" is COCO's, "python" ours; auto takes java where it is installed.
             report_metric: whether to compute metrics at all.
             swapped_image_control: also score every caption against another image's references:
                 what a model would reach that says plausible things without looking.
         """
-
-        use_nucleus_sampling: bool | None = None
-        num_beams: int | None = None
-        max_len: int | None = None
-        min_len: int | None = None
-        top_p: float | None = None
-        top_k: int | None = None
-        temperature: float | None = None
-        repetition_penalty: float | None = None
-        length_penalty: float | None = None
-        no_repeat_ngram_size: int | None = None
 
         metrics: list[str] = field(default_factory=lambda: ["BLEU", "METEOR", "ROUGE_L", "CIDEr"])
         metric_tokenizer: Literal["auto", "java", "python"] = "auto"
@@ -123,12 +98,7 @@ class CaptionTask(BaseTask):
         generation = model.inference_settings().get("generation")
         if generation is None:
             return
-        settings = {
-            setting: getattr(self.config, key)
-            for key, setting in GENERATION_KEYS.items()
-            if getattr(self.config, key) is not None
-        }
-        settings = {**generation, **settings}
+        settings = {**generation, **generation_keys_set(self.config)}
         check_lengths(
             model, settings["max_length"], settings["min_length"], prompt=getattr(model, "prompt_length", 1)
         )

@@ -14,6 +14,7 @@ from lavis_lite.common import distributed
 from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
+from lavis_lite.common.settings import RankingSettings
 from lavis_lite.metrics.retrieval import CUTOFFS, rank_of_the_best, recalls
 from lavis_lite.tasks.base_task import BaseTask, EvaluationBatches, Record
 
@@ -23,29 +24,23 @@ class RetrievalTask(BaseTask):
     """Train on ITC and ITM; rank a split's images and texts against each other, by recall at 1, 5 and 10."""
 
     @dataclass
-    class Config(RunConfig):
-        """The run section of retrieval.
+    class Config(RankingSettings, RunConfig):
+        """The run section of retrieval: also every field of `RankingSettings`.
 
         Attributes:
-            k_test: candidates of each query that the matching head re-ranks, at most as many as there are.
-            rerank: whether it re-ranks at all; else the embeddings decide.
-            rerank_max_tokens: text tokens that are read at once; bounds the memory.
             shown_candidates: best candidates of each query that the result file lists.
         """
 
-        k_test: int = 256
-        rerank: bool = True
-        rerank_max_tokens: int = 1 << 15
         shown_candidates: int = 5
 
         def check(self) -> list[tuple[str, str]]:
             """Return complaints about values that no run can honour."""
-            keys = ("k_test", "rerank_max_tokens", "shown_candidates")
-            return super().check() + [
-                (key, f"must be at least 1, found {getattr(self, key)!r}.")
-                for key in keys
-                if getattr(self, key) < 1
-            ]
+            complaints = [*RunConfig.check(self), *RankingSettings.check(self)]
+            if self.shown_candidates < 1:
+                complaints.append(
+                    ("shown_candidates", f"must be at least 1, found {self.shown_candidates!r}.")
+                )
+            return complaints
 
     default_best_metric: ClassVar[str] = "r_mean"
     foreign_keys: ClassVar[tuple[str, ...]] = ("n_answers", "question_id")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
+from lavis_lite.common.settings import AnswerSettings
 from lavis_lite.metrics.vqa import direct_answer_accuracy, normalise_answer, vqa_metrics
 from lavis_lite.tasks.base_task import BaseTask, EvaluationBatches, Record
 from lavis_lite.tasks.lengths import check_lengths
@@ -24,28 +25,18 @@ class VQATask(BaseTask):
     """Train on answers; answer each question by ranking a list of answers, or freely."""
 
     @dataclass
-    class Config(RunConfig):
-        """The run section of question answering.
+    class Config(AnswerSettings, RunConfig):
+        """The run section of question answering: also every field of `AnswerSettings`.
 
         Attributes:
-            inference_method: "rank" takes the likeliest of the data set's answers, "generate" says freely.
-            num_ans_candidates: how many answers of the list are scored as a whole.
-            num_beams: of "generate"; `max_len` and `min_len` bound its tokens, [DEC] included.
-            prompt: stands around a question, "Question: {} Answer:"; None for the question alone.
+            prompt: text around a question, as "Question: {} Answer:"; None for the question alone.
         """
 
-        inference_method: Literal["rank", "generate"] = "rank"
-        num_ans_candidates: int = 128
-        num_beams: int = 3
-        max_len: int = 10
-        min_len: int = 1
         prompt: str | None = None
 
         def check(self) -> list[tuple[str, str]]:
             """Return complaints about values that no run can honour."""
-            complaints = super().check()
-            if self.num_ans_candidates < 1:
-                complaints.append(("num_ans_candidates", "must be at least 1."))
+            complaints = [*RunConfig.check(self), *AnswerSettings.check(self)]
             if self.prompt is not None and "{}" not in self.prompt:
                 complaints.append(("prompt", "needs {} where the question goes."))
             return complaints
@@ -98,16 +89,8 @@ class VQATask(BaseTask):
 
     def answer(self, model: nn.Module, samples: Mapping[str, Any]) -> list[str]:
         """Return one answer a question."""
-        config = self.config
-        return model.predict_answers(
-            samples,
-            num_beams=config.num_beams,
-            inference_method=config.inference_method,
-            max_len=config.max_len,
-            min_len=config.min_len,
-            num_ans_candidates=config.num_ans_candidates,
-            answer_list=self._answer_list,
-        )
+        settings = {field.name: getattr(self.config, field.name) for field in fields(AnswerSettings)}
+        return model.predict_answers(samples, answer_list=self._answer_list, **settings)
 
     def compute_metrics(self, records: Sequence[Record], split: str) -> dict[str, Any]:
         """Return the accuracy of VQA v2's protocol in percent, over all and by type of question."""

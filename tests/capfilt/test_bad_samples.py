@@ -13,8 +13,7 @@ from cleaning import Letters, assert_all_accounted_for, clean, json_of, reasons_
 from PIL import Image
 from shards import jpeg, write_tar
 
-from lavis_lite.capfilt.inputs import Input, Unit, from_dataset, from_folder, from_shards
-from lavis_lite.capfilt.samples import Sample
+from lavis_lite.capfilt.sources import Input, Sample, Unit, from_dataset, from_folder, from_shards
 from lavis_lite.datasets.web.shards import list_shards, raw_samples
 
 GOOD = {"key": "good", "jpg": jpeg(1), "txt": b"a good text"}
@@ -92,7 +91,7 @@ def test_a_missing_value_is_no_text_and_no_wish_to_be_left_out(tmp_path):
         tmp_path / "a.tar", [bad(json=about), bad("nulls", json=b'{"caption": null}'), bad("empty", json=b"")]
     )
     output, _ = clean(tmp_path / "a.tar", tmp_path / "out", text_key="caption")
-    (marker,) = output.done().values()
+    (marker,) = output.markers().values()
     assert (marker["filtered"], marker["failed"], marker["texts"]) == (3, 0, {})
 
 
@@ -139,17 +138,17 @@ def test_any_error_of_a_unit_sets_it_aside_and_the_next_call_does_it(error, tmp_
     for name in "ab":
         write_tar(tmp_path / "crawl" / f"{name}.tar", [{**GOOD, "key": name}])
 
-    def fail(asked) -> None:
-        if "a" in asked.keys:
+    def fail(request) -> None:
+        if "a" in request.keys:
             raise error
 
     monkeypatch.setattr(Letters, "on_texts", staticmethod(fail))
     output, failed = clean(tmp_path / "crawl", tmp_path / "out")
-    assert failed == ["a"] and list(output.done()) == ["b"]
+    assert failed == ["a"] and list(output.markers()) == ["b"]
     assert type(error).__name__ in (output.folder / "failed" / "a.txt").read_text()
     monkeypatch.undo()
     output, failed = clean(tmp_path / "crawl", tmp_path / "out")
-    assert not failed and list(output.done()) == ["a", "b"]
+    assert not failed and list(output.markers()) == ["a", "b"]
 
 
 def test_members_that_would_leave_their_folder_get_safe_names(tmp_path):
@@ -241,7 +240,7 @@ def test_a_unit_of_a_folder_that_takes_too_much_memory_says_what_to_set(tmp_path
     photos.mkdir()
     for number in range(3):
         (photos / f"{number}.jpg").write_bytes(jpeg(number))
-    monkeypatch.setattr("lavis_lite.capfilt.inputs.MAX_UNIT_BYTES", 1000)
+    monkeypatch.setattr("lavis_lite.capfilt.sources.MAX_UNIT_BYTES", 1000)
     output, failed = clean(from_folder(photos, unit_size=10), tmp_path / "out")
     assert failed == ["000000"]
     assert "Set a smaller shard_size" in (output.folder / "failed" / "000000.txt").read_text()
@@ -254,11 +253,11 @@ def test_something_other_than_a_tar_is_a_failed_unit(content, tmp_path):
     write_tar(tmp_path / "crawl" / "a.tar", [GOOD])
     (tmp_path / "crawl" / "login.tar").write_bytes(content)
     output, failed = clean(tmp_path / "crawl", tmp_path / "out")
-    assert failed == ["login"] and list(output.done()) == ["a"]
+    assert failed == ["login"] and list(output.markers()) == ["a"]
     assert "login.tar" in (output.folder / "failed" / "login.txt").read_text()
     write_tar(tmp_path / "crawl" / "login.tar", [GOOD])
     output, failed = clean(tmp_path / "crawl", tmp_path / "out")
-    assert not failed and list(output.done()) == ["a", "login"]
+    assert not failed and list(output.markers()) == ["a", "login"]
 
 
 def test_an_empty_shard_is_done_and_named(tmp_path):
@@ -266,7 +265,7 @@ def test_an_empty_shard_is_done_and_named(tmp_path):
     write_tar(tmp_path / "crawl" / "empty.tar", [])
     output, failed = clean(tmp_path / "crawl", tmp_path / "out")
     assert not failed
-    assert any("holds no samples" in text for text in output.done()["empty"]["damage"])
+    assert any("holds no samples" in text for text in output.markers()["empty"]["damage"])
 
 
 def test_a_shard_listed_twice_is_cleaned_once(tmp_path, monkeypatch, caplog):

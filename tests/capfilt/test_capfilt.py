@@ -18,14 +18,15 @@ from pyarrow import parquet
 from shards import jpeg, write_shards, write_tar
 
 from lavis_lite import load_model
-from lavis_lite.capfilt.inputs import Input, from_shards
-from lavis_lite.capfilt.models import build_models
-from lavis_lite.capfilt.output import CapFiltError
-from lavis_lite.capfilt.run import run_capfilt
-from lavis_lite.capfilt.scorers import load_model as load_model_with_eyes
+from lavis_lite.capfilt.captioner import Captioner
+from lavis_lite.capfilt.job import Job
+from lavis_lite.capfilt.output_reader import CapFiltError
+from lavis_lite.capfilt.scorers import Scorers
+from lavis_lite.capfilt.scorers import load_model as load_model_with_processor
 from lavis_lite.capfilt.settings import CapFiltSettings
+from lavis_lite.capfilt.sources import Input, from_shards
+from lavis_lite.capfilt.workers import run_job
 from lavis_lite.common.config.schema import ConfigError
-from lavis_lite.common.logs.progress import Progress
 from lavis_lite.datasets.web.dataset import WebDataset
 from lavis_lite.datasets.web.shards import list_shards, raw_samples
 
@@ -59,14 +60,13 @@ def clean(
     scorer: str = "blip_image_text_matching",
     **changes,
 ):
-    chosen = {"model": scorer, "model_type": "tiny", "checkpoint": str(weights[scorer])}
-    settings = CapFiltSettings(**{**SETTINGS, "scorers": {"blip": chosen}, **changes})
-    device = torch.device("cpu")
-    captioner, eyes = load_model_with_eyes("blip_caption", "tiny", str(weights["blip_caption"]), device)
-    models = build_models(captioner, eyes, settings, device)
-    with Progress(4, "capfilt", enabled=False) as progress:
-        given = crawl if isinstance(crawl, Input) else from_shards(list_shards([str(crawl)]))
-        return run_capfilt(given, models, settings, output, progress)
+    blip = {"model": scorer, "model_type": "tiny", "checkpoint": str(weights[scorer])}
+    settings = CapFiltSettings(**{**SETTINGS, "scorers": {"blip": blip}, **changes})
+    cpu = torch.device("cpu")
+    model = load_model_with_processor("blip_caption", "tiny", str(weights["blip_caption"]), cpu)
+    crawl = crawl if isinstance(crawl, Input) else from_shards(list_shards([str(crawl)]))
+    job = Job(crawl, Captioner(*model, settings, cpu), Scorers(settings, cpu), settings, output)
+    return run_job(job, show=False)
 
 
 def command(crawl: Path, output: Path, weights: dict[str, Path], *more: str) -> list[str]:
@@ -114,14 +114,15 @@ def test_every_sample_and_every_text_is_accounted_for(undisturbed):
         assert counts["samples"] == counts["kept"] + counts["filtered"] + counts["failed"]
 
 
+@pytest.mark.slow
 def test_a_finished_shard_says_what_it_was_made_of_and_with(undisturbed, crawl, weights, tmp_path):
     before = json.loads((undisturbed / "done" / "shard-000.json").read_text())
     other_threshold, _ = clean(crawl, tmp_path / "other", weights, threshold=0.6)
-    after = other_threshold.done()["shard-000"]
+    after = other_threshold.markers()["shard-000"]
     assert after["input"] == before["input"] and after["made_with"] != before["made_with"]
     write_shards(crawl, [5, 5, 7, 4])
     other_input, _ = clean(crawl, tmp_path / "fewer", weights)
-    fewer = other_input.done()["shard-000"]
+    fewer = other_input.markers()["shard-000"]
     assert fewer["input"] != before["input"] and fewer["made_with"] == before["made_with"]
 
 
@@ -147,12 +148,13 @@ def test_scores_are_those_of_the_model(undisturbed, weights, crawl):
 
     from lavis_lite import load_model_and_preprocess
 
-    model, eyes, _ = load_model_and_preprocess(
+    model, image_processors, _ = load_model_and_preprocess(
         "blip_image_text_matching", "tiny", is_eval=True, checkpoint=weights["blip_image_text_matching"]
     )
     (row, *_) = parquet.read_table(undisturbed / "scores.parquet").to_pylist()
     raw = next(raw_samples(list_shards([str(crawl)])[0], pytest.fail))
-    samples = {"image": eyes["eval"](Image.open(io.BytesIO(raw["jpg"])))[None], "text_input": [row["text"]]}
+    image = image_processors["eval"](Image.open(io.BytesIO(raw["jpg"])))
+    samples = {"image": image[None], "text_input": [row["text"]]}
     with torch.no_grad():
         assert row["itm"] == pytest.approx(model(samples).softmax(1)[0, 1].item(), abs=1e-5)
         assert row["itc"] == pytest.approx(model(samples, match_head="itc").item(), abs=1e-5)
@@ -161,7 +163,7 @@ def test_scores_are_those_of_the_model(undisturbed, weights, crawl):
 @pytest.mark.parametrize(
     ("generation", "message"),
     [
-        ({"top_q": 0.9}, r"generation\.top_q is nothing that the captioner knows\. Did you mean top_p"),
+        ({"top_q": 0.9}, r"generation\.top_q is not a setting of the captioner\. Did you mean top_p"),
         ({"use_nucleus_sampling": True, "top_p": 1.5}, "top_p"),
         ({"use_nucleus_sampling": False, "num_beams": 1}, "captions"),
     ],
@@ -174,6 +176,7 @@ def test_generation_that_cannot_be_is_refused_before_the_first_shard(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_captions_are_the_same_whatever_the_batch_size(undisturbed, crawl, weights, tmp_path):
     before = parquet.read_table(undisturbed / "scores.parquet").to_pylist()
     for batch_size in (1, 5):
@@ -204,7 +207,7 @@ def test_workers_killed_at_any_moment_change_nothing(weights, tmp_path):
     last = [start_worker(crawl, output, weights) for _ in range(2)]
     assert [process.wait() for process in last] == [0, 0]
     assert contents(output) == contents(undisturbed.folder)
-    assert sum(counts["samples"] for counts in undisturbed.done().values()) == 176
+    assert sum(counts["samples"] for counts in undisturbed.markers().values()) == 176
 
 
 def start_worker(crawl: Path, output: Path, weights: dict[str, Path]) -> subprocess.Popen:
@@ -252,7 +255,7 @@ def test_what_cannot_be_used_is_counted_with_its_reason(weights, tmp_path):
     ]
     crawl = write_tar(tmp_path / "crawl" / "a.tar", samples).parent
     output, _ = clean(crawl, tmp_path / "out", weights, threshold=0.0)
-    marker = output.done()["a"]
+    marker = output.markers()["a"]
     assert {name: value for name, value in marker.items() if isinstance(value, int)} == {
         "samples": 4,
         "kept": 1,
@@ -275,17 +278,17 @@ def test_a_shard_that_cannot_be_reached_is_set_aside_and_tried_again_by_the_same
         server.behaviour.answers = [(404, {})] * 3
         given = from_shards(list_shards([server.url]))
         output, failed = clean(given, tmp_path / "out", weights)
-        assert failed == ["captions.json"] and not output.done()
+        assert failed == ["captions.json"] and not output.markers()
         assert "answers 404" in (output.folder / "failed" / "captions.json.txt").read_text()
         output, failed = clean(given, tmp_path / "out", weights)
-    assert not failed and output.done()["captions.json"]["samples"] == 6
+    assert not failed and output.markers()["captions.json"]["samples"] == 6
     assert not list((output.folder / "failed").iterdir())
 
 
 def test_a_shard_with_fewer_samples_than_its_index_says_is_named(crawl, weights, tmp_path):
     (crawl / "index.json").write_text(json.dumps({"shards": [{"name": "shard-001.tar", "samples": 9}]}))
     output, _ = clean(crawl, tmp_path / "out", weights)
-    (damage,) = output.done()["shard-001"]["damage"]
+    (damage,) = output.markers()["shard-001"]["damage"]
     assert damage.endswith("holds 5 samples, its index says 9")
 
 
@@ -293,7 +296,7 @@ def test_a_shard_that_breaks_off_gives_its_good_samples_and_is_named(crawl, weig
     shard = sorted(crawl.glob("*.tar"))[2]
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 3])
     output, failed = clean(crawl, tmp_path / "out", weights)
-    marker = output.done()[shard.stem]
+    marker = output.markers()[shard.stem]
     assert not failed and 0 < marker["samples"] < 7 and shard.name in marker["damage"][0]
 
 

@@ -9,26 +9,22 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from cleaning import clean, contents, json_of, models_of
+from cleaning import clean, contents, job_of, json_of, settings_of
 from processes import REPOSITORY, run
 from shards import jpeg, write_shards, write_tar
 
 from lavis_lite import load_model
-from lavis_lite.capfilt.begin import CapFiltError, read_settings
-from lavis_lite.capfilt.inputs import from_shards
-from lavis_lite.capfilt.refilter import refilter
-from lavis_lite.capfilt.run import start_run
+from lavis_lite.capfilt.output_reader import CapFiltError, OutputReader
+from lavis_lite.capfilt.score_tables import refilter
 from lavis_lite.capfilt.settings import CapFiltSettings
-from lavis_lite.capfilt.stop import leave_on_signals
 from lavis_lite.capfilt.summary import Totals, status_lines, warnings_about
-from lavis_lite.capfilt.work import run_units
+from lavis_lite.capfilt.workers import Worker, open_output
 from lavis_lite.common.config.schema import ConfigError, parse
 from lavis_lite.common.files import FileError
-from lavis_lite.datasets.web.shards import list_shards
+from lavis_lite.common.signals import exit_on_signals
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +84,7 @@ def test_a_signal_to_the_process_group_ends_the_run_and_the_same_command_continu
 
 def test_handlers_are_as_before_when_the_run_is_over():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    with leave_on_signals():
+    with exit_on_signals(at_once=True):
         assert signal.getsignal(signal.SIGTERM) not in before
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
@@ -112,7 +108,7 @@ def crawl_of(folder: Path, texts: list[str]) -> Path:
 )
 def test_a_result_that_nobody_wants_is_warned_of(texts, threshold, warning, tmp_path):
     output, _ = clean(crawl_of(tmp_path, texts), tmp_path / "out", threshold=threshold, batch_size=50)
-    warnings = [line for line in status_lines(output.folder) if line.startswith("WARNING")]
+    warnings = [line for line in status_lines(output) if line.startswith("WARNING")]
     assert any(warning in line for line in warnings) if warning else not warnings
 
 
@@ -120,7 +116,7 @@ def test_a_crawl_of_which_most_fails_is_warned_of_with_the_reasons(tmp_path):
     samples = [{"key": f"{n}", "txt": b"a text", "json": json_of(n=n)} for n in range(3)]
     shard = write_tar(tmp_path / "a.tar", [*samples, {"key": "9", "jpg": jpeg(1), "txt": b"a text"}])
     output, _ = clean(shard, tmp_path / "out")
-    lines = status_lines(output.folder)
+    lines = status_lines(output)
     assert "4 samples, 1 kept (25.0%), 0 filtered, 3 failed (75.0%)" in lines
     assert "failed samples: 3 no image" in lines
     assert lines[-1].startswith("WARNING: 75.0% of the samples failed (no image).")
@@ -144,20 +140,19 @@ def test_an_impossible_threshold_is_refused():
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_ends_the_run_in_words_and_the_same_command_continues(tmp_path):
     crawl = write_shards(tmp_path / "crawl", [2, 2, 2])
-    given = from_shards(list_shards([str(crawl)]))
-    models = models_of()
-    output = start_run(given, models, models.settings, tmp_path / "out")
+    job = job_of(crawl, tmp_path / "out", settings_of())
+    output = open_output(job)
     # Where the writer puts the successor of a file, a device that is always full takes its bytes.
     (output.folder / "shards" / f".shard-001.tar.{os.getpid()}.tmp").symlink_to("/dev/full")
-    output._discard_leftovers = lambda name: None
+    output._remove_leftovers = lambda name: None
     with pytest.raises(CapFiltError, match=r"No space left on device.* Make room") as held_to_the_end:
-        run_units(given, models, models.settings, output, SimpleNamespace(advance=lambda: None))
-    assert "shard-001" not in output.done()
+        Worker(job, output).run(job.input.units)
+    assert "shard-001" not in output.markers()
     (output.folder / f".kept.json.{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(CapFiltError, match=r"No space left on device.* Make room"):
         clean(crawl, tmp_path / "out")
     output, failed = clean(crawl, tmp_path / "out")
-    assert not failed and len(output.done()) == 3 and (output.folder / "kept.json").is_file()
+    assert not failed and len(output.markers()) == 3 and (output.folder / "kept.json").is_file()
     assert held_to_the_end.value.__traceback__  # the locks are let go although its frames are still there
 
 
@@ -165,7 +160,7 @@ def test_a_full_disk_ends_the_run_in_words_and_the_same_command_continues(tmp_pa
 def test_deciding_again_does_not_overwrite_the_result_of_the_run(name, tmp_path):
     output, _ = clean(crawl_of(tmp_path, ["a text"]), tmp_path / "out")
     before = contents(output.folder)
-    settings = models_of().settings
+    settings = settings_of()
     with pytest.raises(CapFiltError, match="would overwrite the result"):
         refilter(output.folder, settings, output.folder / "shards" / ".." / name)
     with pytest.raises(CapFiltError, match=r"name a \.json file"):
@@ -176,7 +171,7 @@ def test_deciding_again_does_not_overwrite_the_result_of_the_run(name, tmp_path)
 def test_a_damaged_table_leaves_the_list_of_before(tmp_path):
     output, _ = clean(write_shards(tmp_path / "crawl", [2, 2]), tmp_path / "out")
     listed = tmp_path / "listed.json"
-    settings = models_of().settings
+    settings = settings_of()
     refilter(output.folder, settings, listed)
     before = listed.read_bytes()
     (output.folder / "scores" / "shard-001.parquet").write_bytes(b"PAR1 no more")
@@ -190,4 +185,4 @@ def test_damaged_settings_are_named(tmp_path):
     output, _ = clean(crawl_of(tmp_path, ["a text"]), tmp_path / "out")
     (output.folder / "settings.json").write_text("{")
     with pytest.raises(CapFiltError, match=r"settings\.json: is not valid JSON.*repairs it"):
-        read_settings(output.folder)
+        OutputReader(output.folder).settings()

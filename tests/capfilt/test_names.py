@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from lavis_lite.capfilt.names import canonical_source, output_keys, unit_names
+from lavis_lite.capfilt.output_names import canonical_source, output_keys, unit_names
 
 
 def assert_file_names(names: list[str]) -> None:

@@ -8,15 +8,15 @@ import random
 from pathlib import Path
 
 import pytest
-from cleaning import Letters, clean, contents, models_of
+from cleaning import Letters, clean, contents, job_of, settings_of
 from shards import jpeg, write_shards, write_tar
 
-from lavis_lite.capfilt.begin import CapFiltError
-from lavis_lite.capfilt.inputs import from_folder, from_shards, with_folders
-from lavis_lite.capfilt.output import SMALL_BYTES, OutputFolder
-from lavis_lite.capfilt.refilter import refilter
-from lavis_lite.capfilt.run import start_run
+from lavis_lite.capfilt.output_reader import CapFiltError, OutputReader
+from lavis_lite.capfilt.output_writer import SMALL_BYTES, OutputWriter
+from lavis_lite.capfilt.score_tables import refilter
+from lavis_lite.capfilt.sources import from_folder, from_shards
 from lavis_lite.capfilt.summary import status_lines
+from lavis_lite.capfilt.workers import open_output
 from lavis_lite.datasets.web.shards import list_shards
 
 MADE = ("shards/shard-001.tar", "scores/shard-001.parquet", "done/shard-001.json", "times/shard-001.json")
@@ -35,9 +35,8 @@ def done(crawl, tmp_path) -> Path:
     return output.folder
 
 
-def start(given, output: Path, **settings) -> OutputFolder:
-    models = models_of(**settings)
-    return start_run(given, models, models.settings, output)
+def start(crawl, output: Path, **settings) -> OutputWriter:
+    return open_output(job_of(crawl, output, settings_of(**settings)))
 
 
 @pytest.mark.parametrize("name", [*MADE, *WHOLE])
@@ -85,9 +84,9 @@ def test_a_table_that_is_damaged_while_others_work_is_made_again(crawl, tmp_path
     output, _ = clean(crawl, tmp_path / "reference")
     expected = contents(output.folder)
 
-    def damage(asked) -> None:
+    def damage(request) -> None:
         table = tmp_path / "out" / "scores" / "shard-000.parquet"
-        if "000005" in asked.keys and table.is_file() and not damaged_once:
+        if "000005" in request.keys and table.is_file() and not damaged_once:
             content = table.read_bytes()
             table.write_bytes(content[:40] + bytes([content[40] ^ 255]) + content[41:])
             damaged_once.append(table)
@@ -126,7 +125,7 @@ def test_the_same_shards_spelled_from_another_folder_are_the_same(
     before = {file: file.stat().st_mtime_ns for file in done.glob("done/*.json")}
     given = from_shards(list_shards([spelled.format(absolute=crawl)]))
     output, failed = clean(given, Path("../out"))
-    assert not failed and output.done().keys() == {"shard-000", "shard-001", "shard-002"}
+    assert not failed and output.markers().keys() == {"shard-000", "shard-001", "shard-002"}
     assert {file: file.stat().st_mtime_ns for file in done.glob("done/*.json")} == before
 
 
@@ -137,7 +136,7 @@ def test_shards_of_equal_names_lose_nothing(tmp_path):
         write_tar(tmp_path / name, samples)
     given = from_shards(list_shards([str(tmp_path / name) for name in names]))
     output, failed = clean(given, tmp_path / "out")
-    assert not failed and sum(marker["kept"] for marker in output.done().values()) == 12
+    assert not failed and sum(marker["kept"] for marker in output.markers().values()) == 12
     assert len(json.loads((output.folder / "kept.json").read_text())) == 12
 
 
@@ -173,8 +172,8 @@ def test_a_folder_of_an_earlier_version_is_read_and_not_continued(done, crawl, t
         marker.write_text(json.dumps({key: content[key] for key in counts}))
     with pytest.raises(CapFiltError, match=r"was begun by version 0\.1\.0"):
         clean(crawl, done)
-    assert "3 shards done" in status_lines(done)[0]
-    refilter(done, models_of().settings, tmp_path / "again.json")
+    assert "3 shards done" in status_lines(OutputReader(done))[0]
+    refilter(done, settings_of(), tmp_path / "again.json")
     assert json.loads((tmp_path / "again.json").read_text()) == json.loads((done / "kept.json").read_text())
 
 
@@ -182,7 +181,7 @@ def begin(folder: Path, threshold: float, barrier, results) -> None:
     identity = {"settings": {"threshold": threshold}, "models": {}, "shards": {"a": "/a.tar"}}
     barrier.wait()
     try:
-        OutputFolder(folder, identity)
+        OutputWriter(folder, identity)
         results.put(threshold)
     except CapFiltError as error:
         results.put(str(error))
@@ -239,7 +238,7 @@ def test_settings_of_another_program_are_not_touched(content, crawl, tmp_path):
 def test_output_and_input_are_kept_apart(output, message, crawl, tmp_path):
     (tmp_path / "link").symlink_to(crawl)
     before = sorted(path.name for path in tmp_path.rglob("*"))
-    given = with_folders(from_shards(list_shards([str(crawl)])), [crawl])
+    given = from_shards(list_shards([str(crawl)]), folders=[crawl])
     with pytest.raises(CapFiltError, match=message):
         start(given, tmp_path / output)
     assert sorted(path.name for path in tmp_path.rglob("*")) == before

@@ -11,22 +11,19 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from cleaning import job_of
 from conftest import TINY_SIZES
 from processes import REPOSITORY, run
 from pyarrow import Table, parquet
 from shards import jpeg, write_shards
 
 from lavis_lite import load_model, registry
-from lavis_lite.capfilt.inputs import from_dataset, from_folder, from_shards
-from lavis_lite.capfilt.models import build_models
-from lavis_lite.capfilt.run import run_capfilt
-from lavis_lite.capfilt.scorers import Asked, BaseScorer
+from lavis_lite.capfilt.scorers import BaseScorer, ScoreRequest
 from lavis_lite.capfilt.settings import CapFiltSettings
+from lavis_lite.capfilt.sources import from_dataset, from_folder, from_shards
+from lavis_lite.capfilt.workers import run_job
 from lavis_lite.common.config.schema import ConfigError
-from lavis_lite.common.logs.progress import Progress
 from lavis_lite.datasets.web.shards import list_shards
-
-CPU = torch.device("cpu")
 
 
 @registry.register_scorer("length_for_test")
@@ -35,8 +32,8 @@ class Length(BaseScorer):
 
     names = ("length",)
 
-    def score(self, asked: Asked):
-        return [[(float(len(text)),) for text in own] for own in asked.texts]
+    def score(self, request: ScoreRequest):
+        return [[(float(len(text)),) for text in own] for own in request.texts]
 
 
 class Parrot:
@@ -51,11 +48,9 @@ class Parrot:
 
 def clean(given, output: Path, captioner=None, **settings) -> list[dict]:
     settings = CapFiltSettings(**{"batch_size": 3, "captions_per_image": 2, **settings})
-    models = build_models(captioner, lambda image: torch.zeros(1), settings, CPU)
-    with Progress(1, "capfilt", enabled=False) as progress:
-        folder, failed = run_capfilt(given, models, settings, output, progress)
+    _, failed = run_job(job_of(given, output, settings, captioner), show=False)
     assert not failed
-    return parquet.read_table(folder.folder / "scores.parquet").to_pylist()
+    return parquet.read_table(output / "scores.parquet").to_pylist()
 
 
 @pytest.fixture
@@ -231,20 +226,18 @@ class Breaks(BaseScorer):
     names = ("own",)
     asked = 0
 
-    def score(self, asked: Asked):
-        if "000006" in asked.keys:
+    def score(self, request: ScoreRequest):
+        if "000006" in request.keys:
             Breaks.asked += 1
             raise RuntimeError("out of luck")
-        return [[(1.0,) for _ in own] for own in asked.texts]
+        return [[(1.0,) for _ in own] for own in request.texts]
 
 
 def test_a_shard_that_fails_again_and_again_is_set_aside_and_the_rest_goes_on(crawl, tmp_path):
     settings = CapFiltSettings(captions_per_image=0, scorers={"breaks_for_test": {}}, rule="own")
-    models = build_models(None, None, settings, CPU)
-    with Progress(1, "capfilt", enabled=False) as progress:
-        output, failed = run_capfilt(crawl, models, settings, tmp_path / "out", progress)
+    output, failed = run_job(job_of(crawl, tmp_path / "out", settings), show=False)
     assert failed == [crawl.units[1].name] and Breaks.asked == 3
-    assert output.done().keys() == {crawl.units[0].name}
+    assert output.markers().keys() == {crawl.units[0].name}
     note = output.folder / "failed" / f"{failed[0]}.txt"
     assert note.read_text() == "RuntimeError: out of luck\n"
     assert not (output.folder / "kept.json").exists()

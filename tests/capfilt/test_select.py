@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pyarrow import Table, parquet
 
-from lavis_lite.capfilt.reference import with_threshold
+from lavis_lite.capfilt.score_tables import with_threshold
 from lavis_lite.capfilt.selection import Candidate, select
 from lavis_lite.capfilt.settings import CapFiltSettings, SelectionSettings
 from lavis_lite.common.config.schema import ConfigError, parse
@@ -81,7 +81,7 @@ def test_the_best_fraction_is_of_a_whole_shard():
         ({"scorers": {}}, "name at least one"),
         ({"best_synthetic": 0}, "best_synthetic"),
         ({"near_repeats": 0.0}, "near_repeats"),
-        ({"drop_patterns": ["("]}, "drop_patterns: '\\(' is no regular expression"),
+        ({"drop_patterns": ["("]}, "drop_patterns: '\\(' is not a regular expression"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):

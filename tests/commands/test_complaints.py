@@ -27,10 +27,10 @@ COMMAND = [sys.executable, "-m", "lavis_lite"]
         (["metrics", "{nowhere}"], "there is no such run folder"),
         (["metrics", "{folder}"], "is not a run folder"),
         (["report", "{folder}"], "is not a run folder"),
-        (["capfilt", "status", "{folder}"], "it is no output folder of capfilt"),
-        (["capfilt", "report", "{folder}"], "it is no output folder of capfilt"),
-        (["capfilt", "judge", "{folder}", "--truth", "{folder}"], "it is no output folder of capfilt"),
-        (["capfilt", "refilter", "{folder}", "-o", "{folder}/kept.json"], "it is no output folder"),
+        (["capfilt", "status", "{folder}"], "not a capfilt output folder"),
+        (["capfilt", "report", "{folder}"], "not a capfilt output folder"),
+        (["capfilt", "judge", "{folder}", "--truth", "{folder}"], "not a capfilt output folder"),
+        (["capfilt", "refilter", "{folder}", "-o", "{folder}/kept.json"], "not a capfilt output folder"),
         (["bootstrap", "{nowhere}"], "no such config file"),
         (["bootstrap", "{torn}"], "is not valid yaml"),
         (["train", "--cfg-path", "{torn}"], "is not valid yaml"),
@@ -227,7 +227,7 @@ def test_without_a_home_folder_only_what_needs_the_cache_is_refused(command, mon
     for name in ("HOME", "LAVIS_LITE_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    with pytest.raises(NoCacheError, match="set LAVIS_LITE_CACHE to a folder"):
+    with pytest.raises(NoCacheError, match="set LAVIS_LITE_CACHE to a writable folder"):
         cache_root()
     assert resolve(tmp_path / "a.json") == tmp_path / "a.json"
     code, out, _ = command("datasets")

@@ -12,6 +12,7 @@ def rows():
     return {(row.name, row.model_type): row for row in list_models()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "model_type", "millions"),
     [

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lavis_lite.common.config.layering import load_config
+from lavis_lite.common.config.saved import write_saved_config
 from lavis_lite.common.config.schema import ConfigError
 
 # The run file of LAVIS's tutorial for finetuning the large captioner on COCO.
@@ -80,8 +81,8 @@ def test_the_tutorial_run_file_is_accepted_as_it_stands(tutorial):
     config = load_config(tutorial)
     assert config.run.init_lr == 2e-6
     assert config.run.num_beams == 3
-    assert config.model["vit_type"] == "large"
-    assert config.datasets["coco_caption"]["build_info"]["annotations"]["val"]["md5"].startswith("b27384")
+    assert config.model.vit_type == "large"
+    assert config.datasets["coco_caption"].build_info.annotations["val"].md5.startswith("b27384")
 
 
 def test_a_data_set_takes_an_image_folder_of_its_own(tutorial):
@@ -89,26 +90,26 @@ def test_a_data_set_takes_an_image_folder_of_its_own(tutorial):
     del settings["datasets"]["coco_caption"]["build_info"]
     settings["datasets"]["coco_caption"]["images"] = "my/images"
     tutorial.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    assert load_config(tutorial).datasets["coco_caption"]["images"] == "my/images"
+    assert load_config(tutorial).datasets["coco_caption"].images == "my/images"
 
 
 def test_options_lie_over_the_run_file_and_the_run_file_over_the_defaults(tutorial):
     config = load_config(tutorial, ["run.max_epoch=2", "model.vit_ckpt_layer=7"])
     assert config.run.max_epoch == 2  # option over run file
-    assert config.model["vit_ckpt_layer"] == 7  # option over model default
-    assert config.model["load_finetuned"] is False  # run file over model default
-    assert config.model["image_size"] == 384  # model default
+    assert config.model.vit_ckpt_layer == 7  # option over model default
+    assert config.model.load_finetuned is False  # run file over model default
+    assert config.model.image_size == 384  # model default
 
 
 def test_the_model_type_given_by_an_option_chooses_the_defaults(tutorial):
     config = load_config(tutorial, ["model.model_type=base_coco"])
-    assert config.model["vit_type"] == "base"
-    assert "model_base_caption" in config.model["pretrained"]
+    assert config.model.vit_type == "base"
+    assert "model_base_caption" in config.model.pretrained
 
 
 def test_processors_take_image_size_and_prompt_from_the_model(tutorial):
     config = load_config(tutorial, ["model.image_size=224"])
-    processors = config.datasets["coco_caption"]["vis_processor"]
+    processors = config.datasets["coco_caption"].vis_processor
     assert processors["train"]["image_size"] == processors["eval"]["image_size"] == 224
 
 
@@ -174,7 +175,7 @@ def test_broken_yaml_is_named(tutorial):
 
 def test_a_saved_config_reads_back_the_same(tutorial, tmp_path):
     config = load_config(tutorial, ["run.max_epoch=2"])
-    config.save(tmp_path / "config.yaml")
+    write_saved_config(config.sections, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml").sections == config.sections
 
 

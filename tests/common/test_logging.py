@@ -55,7 +55,7 @@ class TestMetricLog:
         with pytest.raises(RuntimeError):
             unreadable.item()
 
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    @pytest.mark.gpu
     def test_an_update_does_not_wait_for_the_gpu(self) -> None:
         loss, weight = torch.tensor(2.0, device="cuda"), torch.tensor(3.0)
         log = MetricLog()

@@ -24,7 +24,7 @@ from lavis_lite.datasets.shapes.truth import Mention, main_object_is_right, ment
 from lavis_lite.datasets.shapes.web_noise import NOISES, web_caption
 from lavis_lite.datasets.shapes.write import ShapesError
 from lavis_lite.datasets.shapes.write_web import WebSettings, read_truth, shard_paths, write_web
-from lavis_lite.datasets.web.shards import read_index
+from lavis_lite.datasets.web.index import read_index
 
 SMALL = WebSettings(seed=3, samples=50, samples_per_shard=20, drawn_size=32)
 CAPTIONS = 400
@@ -189,7 +189,7 @@ class TestEnsuring:
         assert ensure_web_shards(config) == tmp_path / "crawl"
 
     def test_the_index_is_the_one_that_shards_are_read_by(self, written: Path) -> None:
-        assert list(read_index(written).values()) == [20, 20, 10]
+        assert [entry.samples for entry in read_index(written).values()] == [20, 20, 10]
 
     def test_the_builder_reads_what_is_drawn(self, tmp_path: Path) -> None:
         settings = {"samples": 6, "samples_per_shard": 3, "drawn_size": 32, "folder": str(tmp_path / "c")}

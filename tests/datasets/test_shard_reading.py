@@ -242,6 +242,7 @@ def test_gzip_that_grows_too_much_is_ended(read, monkeypatch):
     assert samples == ["a.jpg.txt"] and "grows to more than 50 times its size" in errors[-1]
 
 
+@pytest.mark.slow
 def test_an_archive_made_to_be_searched_for_ever_is_given_up(read):
     started = time.process_time()
     samples, errors = read(tar(pairs("a"))[:-1024] + b"ustar\0" * 500_000)

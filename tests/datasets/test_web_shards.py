@@ -78,6 +78,7 @@ def test_ranks_share_the_samples_and_make_equally_many_batches(folder, ranks):
     assert len(set(lengths)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("resampled", [False, True])
 def test_an_epoch_entered_in_the_middle_goes_on_as_it_would_have(folder, num_workers, resampled):

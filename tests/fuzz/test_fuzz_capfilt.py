@@ -9,7 +9,7 @@ from cleaning import clean, contents
 from damage import bounded, damaged, seeds
 from shards import write_shards
 
-from lavis_lite.capfilt.begin import CapFiltError
+from lavis_lite.capfilt.output_reader import CapFiltError
 
 
 def test_damaged_output_is_repaired_or_refused_in_words(tmp_path):

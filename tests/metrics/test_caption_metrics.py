@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +18,6 @@ from lavis_lite.metrics.caption import (
     score_captions,
 )
 
-needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="java is not on PATH")
 PACKAGE = Path(find_spec("pycocoevalcap").submodule_search_locations[0])
 
 REFERENCES = {
@@ -95,7 +93,7 @@ def scoring(corpus, tmp_path_factory) -> Scoring:
     return Scoring(scores, everything_in(PACKAGE) - before, [*temporary.iterdir()], printed.getvalue())
 
 
-@needs_java
+@pytest.mark.java
 def test_every_number_is_the_one_of_cocos_own_evaluation(scoring, coco_scores):
     scores = scoring.scores
     assert [*scores.scores] == ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr"]
@@ -105,7 +103,7 @@ def test_every_number_is_the_one_of_cocos_own_evaluation(scoring, coco_scores):
             assert of_image == pytest.approx(coco_scores["per_image"][image][key], abs=1e-12), (key, image)
 
 
-@needs_java
+@pytest.mark.java
 def test_results_say_what_made_them(scoring):
     scores = scoring.scores
     assert scores.tokenizer == "ptb-java"
@@ -115,14 +113,14 @@ def test_results_say_what_made_them(scoring):
     assert scores.unavailable == {}
 
 
-@needs_java
+@pytest.mark.java
 def test_nothing_is_left_behind_and_nothing_is_printed(scoring):
     assert scoring.left_in_package == set()
     assert scoring.left_in_temporary_folder == []
     assert scoring.printed == ""
 
 
-@needs_java
+@pytest.mark.java
 def test_both_tokenizers_lead_to_the_same_numbers(corpus, scoring):
     scores = score_captions(*corpus, ["BLEU", "ROUGE_L", "CIDEr"], tokenizer="python")
     assert scores.tokenizer == "ptb-python"
@@ -144,7 +142,7 @@ def test_a_line_separator_gives_no_image_the_words_of_another():
     assert scores.scores["Bleu_1"] == pytest.approx(1)
 
 
-@needs_java
+@pytest.mark.java
 def test_empty_and_very_long_captions_are_scored():
     references = {1: ["a dog runs", "a dog"], 2: ["a cat", "."], 3: ["a bird"], 4: ["a fish ||| swims"]}
     candidates = {1: "", 2: "a cat " * 1700, 3: "x" * 10_000, 4: "a fish ||| swims"}

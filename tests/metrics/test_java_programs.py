@@ -1,7 +1,6 @@
 """Machines where Java is missing, too new, or broken: clear words, and never a wrong number."""
 
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from lavis_lite.metrics.java import JavaMissingError, JavaProgramError, find_jav
 from lavis_lite.metrics.meteor import score_meteor
 from lavis_lite.metrics.spice import MODEL_FILES, score_spice
 
-needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="java is not on PATH")
 pytestmark = pytest.mark.skipif(
     os.name != "posix", reason="the broken Javas of these tests are shell scripts"
 )
@@ -155,13 +153,13 @@ def meteor() -> float:
     return score_captions(REFERENCES, CANDIDATES, ["METEOR"]).scores["METEOR"]
 
 
-@needs_java
+@pytest.mark.java
 def test_a_comma_locale_changes_no_number(meteor, monkeypatch):
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE -Dfile.encoding=ISO-8859-1")
     assert score_captions(REFERENCES, CANDIDATES, ["METEOR"]).scores == {"METEOR": meteor}
 
 
-@needs_java
+@pytest.mark.java
 def test_a_package_under_a_path_with_blanks_and_accents_works(tmp_path, meteor):
     place = tmp_path / "my café folder"
     (place / "pycocoevalcap").mkdir(parents=True)

@@ -1,14 +1,11 @@
 """Our tokenizer against Stanford's: the same captions through both."""
 
-import shutil
-
 import pytest
 from caption_corpus import nasty_captions, ordinary_captions
 
 from lavis_lite.metrics.java import find_java
 from lavis_lite.metrics.ptb_tokenizer import clean_caption, tokenize, tokenize_with_java
 
-needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="java is not on PATH")
 TIMEOUT_SECONDS = 120
 
 
@@ -20,14 +17,14 @@ def differing(captions: list[str]) -> list[tuple[str, str, str]]:
     return [triple for triple in zip(captions, theirs, ours, strict=True) if triple[1] != triple[2]]
 
 
-@needs_java
+@pytest.mark.java
 def test_agrees_with_stanford_on_every_ordinary_caption():
     captions = ordinary_captions(6000)
     assert len(set(captions)) > 5000
     assert differing(captions) == []
 
 
-@needs_java
+@pytest.mark.java
 def test_agrees_with_stanford_on_nearly_all_nasty_captions(record_property):
     captions = nasty_captions(12000)
     differences = differing(captions)
@@ -36,7 +33,7 @@ def test_agrees_with_stanford_on_nearly_all_nasty_captions(record_property):
     assert agreement >= 0.999, differences[:10]
 
 
-@needs_java
+@pytest.mark.java
 def test_agrees_with_stanford_on_single_characters():
     # Letters of the common scripts, signs, and all that is drawn or invisible between them.
     ranges = [
@@ -52,7 +49,7 @@ def test_agrees_with_stanford_on_single_characters():
     assert differing(captions) == []
 
 
-@needs_java
+@pytest.mark.java
 @pytest.mark.parametrize(
     "separator", ["\r", "\n", "\r\n", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85"]
 )
@@ -63,14 +60,14 @@ def test_a_line_separator_in_a_caption_shifts_no_other_caption(separator):
     assert tokenize(captions) == expected
 
 
-@needs_java
+@pytest.mark.java
 def test_an_unclosed_tag_does_not_swallow_the_captions_after_it():
     captions = ["a sign <b title='x", "two dogs' bowls", '<i id="y', 'a cat" sits', "end"]
     for tokenized in (tokenize_with_java(find_java(), captions, TIMEOUT_SECONDS), tokenize(captions)):
         assert tokenized == ["a sign < b title = x", "two dogs bowls", "< i id = y", "a cat sits", "end"]
 
 
-@needs_java
+@pytest.mark.java
 def test_empty_and_blank_captions_keep_their_places():
     captions = ["", " ", "a cat", "", "\u200b", "...", "a dog", ""]
     expected = ["", "", "a cat", "", "", "", "a dog", ""]
@@ -99,6 +96,7 @@ def test_half_a_surrogate_pair_is_cleaned_away():
     assert tokenize(["a \ud83d cat"]) == ["a cat"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["a", "a ", "a-", "a.", "a,", "'", "<a b='", "1 ", "http://", "&a", "😀"])
 def test_ten_thousand_characters_take_no_more_than_seconds(unit):
     tokenized = tokenize([unit * (10_000 // len(unit)), "a cat"])

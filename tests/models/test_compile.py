@@ -9,6 +9,8 @@ import torch
 
 from lavis_lite import load_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def models():

@@ -15,6 +15,8 @@ from lavis_lite.models.export import (
     export_image_encoder,
 )
 
+pytestmark = pytest.mark.slow
+
 MAX_LENGTH = 8
 
 

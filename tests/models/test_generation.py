@@ -75,7 +75,8 @@ def test_nucleus_sampling_with_no_mass_to_spare_is_greedy(model, image):
 
 def test_sampled_tokens_follow_the_probabilities():
     """A decoder with fixed logits: the nucleus keeps 0.5 and 0.3 and leaves out the rest."""
-    from lavis_lite.models.generation import GenerationSettings, generate
+    from lavis_lite.common.settings import GenerationSettings
+    from lavis_lite.models.generation import generate
 
     probabilities = torch.tensor([0.0, 0.5, 0.3, 0.15, 0.05])
 
@@ -156,10 +157,10 @@ def test_several_captions_of_an_image_encode_it_once_and_give_the_same_loss(mode
     assert len(grouped.intermediate_output.image_embeds) == 2
 
 
-def test_logits_are_made_only_where_a_label_waits(model, image):
+def test_only_labeled_positions_are_projected_to_the_vocabulary(model, image):
     output = model(
         {"image": image, "text_input": ["a picture of a red circle", "a picture of a", "a picture of"]}
     )
     labels = output.intermediate_output.decoder_labels[:, 1:]
-    assert len(output.intermediate_output.decoder_output.logits) == int((labels != -100).sum())
+    assert len(output.intermediate_output.decoder_output.label_logits) == int((labels != -100).sum())
     assert output.loss_weight == (labels != -100).sum()

@@ -52,10 +52,10 @@ def test_the_maps_are_attention_times_its_positive_gradient():
 
     image_kv = model.text_encoder.project_image(model.encode_image(picture))
     ids, mask = model.tokenize(text)
-    layer.keep_map = True
+    layer.records_weights = True
     model.match_logits(ids, mask, image_kv)
-    attention = layer.kept_map.detach()[0]  # (heads, length, tokens)
-    layer.keep_map = False
+    attention = layer.recorded_weights.detach()[0]  # (heads, length, tokens)
+    layer.records_weights = False
 
     token, patch, step = 2, 5, 1e-5
     heat = 0.0
@@ -106,7 +106,7 @@ def test_nothing_of_the_model_is_changed():
     maps, _ = compute_gradcam(model, images(64), TEXTS, block_num=0)
     assert model.training and maps[0].sum() > 0
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in model.parameters())
-    assert model.text_encoder.layers[0].crossattention.kept_map is None
+    assert model.text_encoder.layers[0].crossattention.recorded_weights is None
 
 
 @pytest.mark.parametrize(

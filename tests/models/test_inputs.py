@@ -140,7 +140,7 @@ def test_wrong_images_are_refused_by_every_model(name):
 
 def test_captions_that_leave_nothing_to_learn_are_refused():
     model = load_model("blip_caption", "tiny", prompt="a picture of ")
-    with pytest.raises(InputError, match=r"\[1\] \('a red'\) leaves nothing to learn behind the"):
+    with pytest.raises(InputError, match=r"\[1\] \('a red'\) leaves nothing to learn after the"):
         model({"image": pixels(), "text_input": ["a picture of a star", "a red"]})
     with pytest.raises(InputError, match="max_txt_len is 4"):
         short = load_model("blip_caption", "tiny", prompt="a picture of ", max_txt_len=4)
@@ -157,9 +157,9 @@ def test_captions_without_the_prompt_are_said_once(caplog):
 
 def test_texts_that_do_not_share_out_among_the_images_are_refused():
     extractor, classifier = built("blip_feature_extractor"), built("blip_classification")
-    with pytest.raises(InputError, match="3 texts do not share out among 2 images"):
+    with pytest.raises(InputError, match="3 texts cannot be divided evenly among 2 images"):
         extractor.extract_features({"image": pixels(), "text_input": ["a", "b", "c"]})
-    with pytest.raises(InputError, match="1 texts for 2 images; give one text an image"):
+    with pytest.raises(InputError, match="1 texts for 2 images; give one for each image"):
         classifier.predict({"image": pixels(), "text_input": "a star"})
     with pytest.raises(InputError, match="1 lists of texts for 2 images"):
         built("blip_image_text_matching").itm_scores(pixels(), [["a star"]])
@@ -243,7 +243,10 @@ def test_other_answers_are_refused_in_words(answerer, answers, message):
     [
         ({"answer_list": "red"}, "answer_list is a str; give a list of answers"),
         ({"answer_list": ["red", 7]}, "is a int"),
-        ({"answer_list": ["red"], "num_ans_candidates": 0}, "num_ans_candidates must be at least 1, found 0"),
+        (
+            {"answer_list": ["red"], "num_ans_candidates": 0},
+            "num_ans_candidates: must be at least 1, found 0",
+        ),
     ],
 )
 def test_other_lists_of_answers_are_refused_in_words(answerer, settings, message):

@@ -147,7 +147,7 @@ def test_embeddings_have_length_one_and_give_the_similarities(model):
 def test_what_cannot_be_scored_is_refused_in_words(model):
     with pytest.raises(ValueError, match="choose 'itm' or 'itc'"):
         model({"image": images(), "text_input": TEXTS}, match_head="itn")
-    with pytest.raises(ValueError, match="4 texts do not share out among 3 images"):
+    with pytest.raises(ValueError, match="4 texts cannot be divided evenly among 3 images"):
         model({"image": images(), "text_input": [*TEXTS, "a star"]})
 
 

@@ -91,6 +91,7 @@ def test_logits_and_loss_agree(ours, theirs, images, captions):
     assert abs(output.loss - reference.loss) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_beams", [1, 3, 5])
 @pytest.mark.parametrize("prompted", [True, False])
 def test_generated_tokens_are_the_same_under_every_rule(ours, theirs, images, num_beams, prompted):

@@ -279,6 +279,7 @@ def test_a_missing_weight_is_named():
         target.load_weights(weights, source="a file")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "entries"), [("blip_retrieval", 949), ("blip_pretrain", 1272)])
 def test_the_base_models_have_the_published_number_of_weights(name, entries):
     sizes = {"tokenizer": "shapes", "queue_size": 8, "load_pretrained": False}

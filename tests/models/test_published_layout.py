@@ -205,6 +205,7 @@ OWN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "pointer", "model"), CASES)
 def test_a_published_file_loads_into_the_models_that_use_it(file, pointer, model, words, tmp_path):
     path = published_file(tmp_path, file, words, pointer)

@@ -14,7 +14,8 @@ from processes import run
 from torch import nn
 
 from lavis_lite import load_model
-from lavis_lite.models.blip_models.ranking import NO_CANDIDATE, RankingSettings, rank_images_and_texts
+from lavis_lite.common.settings import RankingSettings
+from lavis_lite.models.blip_models.ranking import NO_CANDIDATE, rank_images_and_texts
 
 SHAPES, COLOURS = ("circle", "star", "heart"), ("red", "blue", "green")
 TEXTS = [f"a {colour} {shape}" for shape in SHAPES for colour in COLOURS] + ["a red circle next to a star"]
@@ -67,11 +68,11 @@ def everything(model):
     return similarity, match
 
 
-@pytest.mark.parametrize("kept_bytes", [0, 2 << 30], ids=["images read twice", "hidden states kept"])
+@pytest.mark.parametrize("cache_bytes", [0, 2 << 30], ids=["images read twice", "hidden states kept"])
 @pytest.mark.parametrize("k_test", [1, 3, 100])
-def test_candidates_score_match_plus_similarity_and_the_rest_is_out(model, everything, k_test, kept_bytes):
+def test_candidates_score_match_plus_similarity_and_the_rest_is_out(model, everything, k_test, cache_bytes):
     similarity, match = everything
-    settings = RankingSettings(k_test=k_test, kept_bytes=kept_bytes, rerank_max_tokens=20)
+    settings = RankingSettings(k_test=k_test, rerank_cache_bytes=cache_bytes, rerank_max_tokens=20)
     found = rank_images_and_texts(model, Loader(), TEXTS, IMAGES, settings)
     for scores, similar, matches in (
         (found[0], similarity, match),

@@ -227,6 +227,7 @@ IMPOSSIBLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", IMPOSSIBLE)
 def test_sizes_in_the_config_take_no_memory_that_the_weights_do_not_need(stranger, size):
     stranger.write([], **IMPOSSIBLE[size])

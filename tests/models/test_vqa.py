@@ -200,7 +200,7 @@ def test_the_loss_is_a_weighted_sum_over_answers_and_a_mean_over_questions(model
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"inference_method": "ranking"}, "Did you mean rank"),
+        ({"inference_method": "ranking"}, "did you mean rank"),
         ({}, "needs answer_list"),
         ({"answer_list": []}, "needs answer_list"),
     ],

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-import torch
+from cleaning import job_of
 from pyarrow import Table, parquet
 from shards import jpeg, write_tar
+from tiers import find_browser
 
-from lavis_lite.capfilt.inputs import from_shards
-from lavis_lite.capfilt.models import build_models
-from lavis_lite.capfilt.run import run_capfilt
+from lavis_lite.capfilt.output_reader import OutputReader
 from lavis_lite.capfilt.settings import CapFiltSettings
-from lavis_lite.common.logs.progress import Progress
-from lavis_lite.datasets.web.shards import list_shards
+from lavis_lite.capfilt.workers import run_job
 from lavis_lite.report.capfilt_report import write_capfilt_report
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NASTY = '<script>document.title="broken"</script> & "quotes" ünï'
 
 
@@ -40,11 +36,8 @@ def page(tmp_path) -> Path:
         rule="own",
         scorers={"column": {"file": str(tmp_path / "own.parquet"), "column": "own"}},
     )
-    models = build_models(None, lambda image: None, settings, torch.device("cpu"))
-    given = from_shards(list_shards([str(tmp_path / "crawl")]))
-    with Progress(1, "capfilt", enabled=False) as progress:
-        output, _ = run_capfilt(given, models, settings, tmp_path / "out", progress)
-    return write_capfilt_report(output.folder, {"web": {"precision": 0.95, "recall": 0.91}})
+    output, _ = run_job(job_of(tmp_path / "crawl", tmp_path / "out", settings), show=False)
+    return write_capfilt_report(output, {"web": {"precision": 0.95, "recall": 0.91}})
 
 
 def test_the_page_shows_counts_scores_truth_and_every_sample_with_its_picture(page):
@@ -67,11 +60,7 @@ def cleaned(crawl: Path, output: Path, values: dict[str, float]) -> Path:
     parquet.write_table(table, output.parent / "own.parquet")
     column = {"file": str(output.parent / "own.parquet"), "column": "own"}
     settings = CapFiltSettings(captions_per_image=0, rule="own", scorers={"column": column})
-    models = build_models(None, lambda image: None, settings, torch.device("cpu"))
-    with Progress(1, "capfilt", enabled=False) as progress:
-        return run_capfilt(from_shards(list_shards([str(crawl)])), models, settings, output, progress)[
-            0
-        ].folder
+    return run_job(job_of(crawl, output, settings), show=False)[0].folder
 
 
 def test_the_page_names_what_failed_was_set_aside_or_is_damaged(tmp_path):
@@ -82,7 +71,9 @@ def test_the_page_names_what_failed_was_set_aside_or_is_damaged(tmp_path):
     write_tar(crawl / "cut.tar", samples * 3)
     (crawl / "cut.tar").write_bytes((crawl / "cut.tar").read_bytes()[:5000])
     folder = cleaned(crawl, tmp_path / "out", {"0": 0.9, "1": 0.9})
-    text = write_capfilt_report(folder, warnings=["look <here> first"]).read_text(encoding="utf-8")
+    text = write_capfilt_report(OutputReader(folder), warnings=["look <here> first"]).read_text(
+        encoding="utf-8"
+    )
     assert "look &lt;here&gt; first" in text and "unreadable image" in text
     assert re.search(r"<td>login</td><td>set aside: .*login\.tar", text)
     assert str(crawl / "cut.tar") in text
@@ -96,7 +87,7 @@ def test_a_score_that_is_no_number_and_a_bad_picture_do_not_end_the_page(tmp_pat
     bad = {"key": "0", "jpg": jpeg(0)[:100], "txt": b"text 0"}
     write_tar(tmp_path / "crawl" / "a.tar", [bad, *samples[1:]])
     (folder / "done" / "broken.json").write_text("{")
-    text = write_capfilt_report(folder).read_text(encoding="utf-8")
+    text = write_capfilt_report(OutputReader(folder)).read_text(encoding="utf-8")
     assert text.count("data:image/jpeg;base64,") >= 2 and "own not scored" in text
 
 
@@ -104,17 +95,19 @@ def test_pictures_of_shards_of_equal_names_are_not_mixed_up(tmp_path):
     for number, name in enumerate(("x", "y")):
         write_tar(tmp_path / name / "a.tar", [{"key": "0", "jpg": jpeg(200 * number), "txt": b"dropped"}])
     folder = cleaned(tmp_path / "{x,y}" / "a.tar", tmp_path / "out", {"0": 0.1})
-    pictures = re.findall(r"data:image/jpeg;base64,[^\"]+", write_capfilt_report(folder).read_text())
+    pictures = re.findall(
+        r"data:image/jpeg;base64,[^\"]+", write_capfilt_report(OutputReader(folder)).read_text()
+    )
     assert len(set(pictures)) == 2
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
+@pytest.mark.browser
 def test_a_browser_shows_the_page(page, tmp_path):
     """Titles, pictures and charts as a person finds them; the nasty text has changed nothing."""
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     said = subprocess.run(
-        [BROWSER, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
+        [find_browser(), *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
         capture_output=True,
         text=True,
         timeout=120,

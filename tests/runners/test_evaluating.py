@@ -17,7 +17,7 @@ from lavis_lite import load_model
 from lavis_lite.cli import main
 from lavis_lite.commands.launch import launch
 from lavis_lite.common.config.schema import ConfigError
-from lavis_lite.common.results import weights_digest
+from lavis_lite.common.results import state_dict_digest
 from lavis_lite.common.run_folder import RunFolder
 
 
@@ -58,7 +58,7 @@ def test_results_say_what_made_them(trained):
     best = torch.load(trained.output / "checkpoints" / "checkpoint_best.pth", weights_only=True)
     made_with = results(trained.output)["made_with"]
     assert made_with["step"] == best["step"]
-    assert made_with["weights"] == weights_digest(best["model"])
+    assert made_with["weights"] == state_dict_digest(best["model"])
     assert made_with["data"] == {"test": {"data_sets": ["shapes_caption"], "samples": 10}}
     assert made_with["settings"]["num_beams"] == 2
     assert (made_with["seed"], made_with["precision"]) == (42, "float32")
@@ -112,7 +112,7 @@ def test_other_weights_are_tested_when_they_are_named(output, option, tmp_path):
     folder = evaluate(output, option.format(other))
     made_with = results(folder.path)["made_with"]
     assert folder.path.parent == output
-    assert (made_with["weights"], made_with["step"]) == (weights_digest(newest["model"]), None)
+    assert (made_with["weights"], made_with["step"]) == (state_dict_digest(newest["model"]), None)
 
 
 def test_a_run_that_is_not_validated_yet_is_tested_by_its_newest_weights(output):
@@ -127,7 +127,7 @@ def test_a_run_that_is_not_validated_yet_is_tested_by_its_newest_weights(output)
     model = load_model("blip_caption", "tiny", checkpoint=output)
     for name, value in newest["average"].items():
         assert torch.equal(model.get_parameter(name), value), name
-    assert made_with["weights"] == weights_digest(model.state_dict())
+    assert made_with["weights"] == state_dict_digest(model.state_dict())
 
 
 def test_a_run_without_a_checkpoint_is_not_evaluated(output):

@@ -49,6 +49,7 @@ def resumed(state: TrainState, now: TrainLoader) -> list[int]:
     return ids(now.epoch(0, state.batch, state.skipped)) if state.epoch == 0 else []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [40, 41])
 @pytest.mark.parametrize("before", [1, 4, 7])
 @pytest.mark.parametrize("after", [1, 4, 7, 16, 100])

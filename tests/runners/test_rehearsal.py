@@ -56,6 +56,7 @@ class Unrehearsed(RunnerBase):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arch", "data"), [("blip_caption", None), ("blip_retrieval", "shapes_retrieval")])
 def test_a_rehearsal_changes_nothing_in_the_run(run_file, arch, data, tmp_path):
     """Weights, momentum copies, queues, generators, metrics: bit for bit."""
@@ -193,6 +194,7 @@ def test_texts_that_are_cut_or_unknown_and_batches_larger_than_the_data_are_said
     assert "a batch of all processes holds 64 samples, but there are only 40" in said
 
 
+@pytest.mark.slow
 def test_references_without_a_word_are_refused_where_the_best_is_to_be_found(run_file):
     @registry.register_builder("emoji")
     class Emoji(registry.get_builder_class("shapes_caption")):

@@ -18,6 +18,8 @@ from lavis_lite.common.logs.writers import read_jsonl
 from lavis_lite.runners.bad_data import TrainingError
 
 # Every step leaves a checkpoint; nothing is evaluated unless a test asks for it.
+pytestmark = pytest.mark.slow
+
 EVERY_STEP = {"save_every_steps": 1, "save_total_limit": None, "valid_splits": [], "test_splits": []}
 
 

@@ -98,7 +98,7 @@ def test_a_signal_to_the_whole_group_of_a_run_with_workers_saves_the_state(run_f
     os.killpg(process.pid, number)
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == code, errors
-    assert "the same command goes on" in errors and "Traceback" not in errors
+    assert "the same command continues" in errors and "Traceback" not in errors
     assert final_checkpoint(run_file.output)["state"]["step"] == len(losses(run_file.output))
 
 
@@ -199,6 +199,7 @@ def test_the_first_signal_decides_the_exit_code(run_file):
     assert stopped(run_file, "signaled_by_the_launcher")[0] == 130
 
 
+@pytest.mark.slow
 def test_a_signal_in_a_validation_saves_and_the_validation_is_made_up_for(run_file):
     code, state = stopped(run_file, "signaled_in_validation")
     assert (code, state["step"], state["evaluation_due"]) == (143, 5, True)

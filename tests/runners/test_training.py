@@ -48,7 +48,7 @@ def test_validation_changes_nothing_in_training(run_file):
 
 
 def test_killed_at_random_steps_a_run_ends_as_if_it_never_was(run_file):
-    """SIGKILL at five random steps; the same command goes on each time; equal bit for bit."""
+    """SIGKILL at five random steps; the same command continues each time; equal bit for bit."""
     settings = {"max_epoch": 6, "save_every_steps": 1, "num_workers": 1, "val_freq": 2}
     reference = run_file.write(**settings)
     result = run(train_command(reference))
@@ -105,7 +105,7 @@ def test_a_signal_saves_the_state_and_says_so(run_file, number, code):
     process.send_signal(number)
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == code
-    assert "the same command goes on" in errors
+    assert "the same command continues" in errors
     assert final_checkpoint(run_file.output)["state"]["step"] == len(losses(run_file.output))
 
 

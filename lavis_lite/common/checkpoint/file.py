@@ -12,10 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lavis_lite.common.checkpoint.formats import other_format, torch_format
+from lavis_lite.common.checkpoint.formats import HEAD_BYTES, foreign_format, torch_format
 from lavis_lite.common.files import FileError, atomic_writer, first_line, open_regular
-
-HEAD_BYTES = 64  # enough to tell formats apart
 
 
 class CheckpointError(ValueError):
@@ -26,41 +24,44 @@ def save_atomically(content: Mapping[str, Any], path: Path) -> None:
     """Write `content` so that `path` holds either all of it or what it held before.
 
     Raises:
-        CheckpointError: the system refuses to write it (a full disk, say); `path` is as before.
+        CheckpointError: the system refuses to write it (a full disk, say); `path` is unchanged.
     """
     try:
         with atomic_writer(path) as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         # torch hides the system's error behind one of its own when a write falls short
-        cause = next((link for link in _chain(error) if isinstance(link, OSError)), error)
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
         raise CheckpointError(
-            f"{path}: cannot be written ({first_line(cause)}). Files that were complete are untouched."
+            f"{path}: cannot be written ({first_line(cause or error)}). Complete files are untouched."
         ) from error
 
 
 def load_file(path: str | Path, map_location: str = "cpu") -> Any:
-    """Return what a checkpoint file holds: ``.safetensors``, or a pickle of plain values and tensors.
+    """Return the content of a checkpoint file: ``.safetensors``, or a pickle of plain values and tensors.
 
-    A zip, as torch writes, has a checksum for every part of it. Safetensors and torch's old format have
-    none: of these the structure is checked, but a changed number among the weights cannot be seen.
+    A zip, which torch writes, has a checksum for each of its parts. Safetensors and torch's old format have
+    none: their structure is checked, but a changed number among the weights goes unnoticed.
 
     Raises:
-        CheckpointError: no such file, damaged, another format, or a pickle that would run code.
+        CheckpointError: a missing or damaged file, another format, or a pickle that would run code.
     """
     path = Path(path)
     head = _read_head(path)
-    name = other_format(path, head)
-    if name is not None:
-        raise CheckpointError(f"{path}: {name}; expected a .pth or a .safetensors file.")
+    foreign = foreign_format(path, head)
+    if foreign is not None:
+        raise CheckpointError(f"{path}: {foreign}; expected a .pth or a .safetensors file.")
     file_format = torch_format(path, head)
-    if file_format == "safetensors":
-        content: Any = _load_safetensors(path)
-    elif file_format is None:
+    if file_format is None:
         raise CheckpointError(
             f"{path}: the file is damaged or not a checkpoint: it begins neither like a file of torch.save "
             "nor like safetensors."
         )
+    content: Any
+    if file_format == "safetensors":
+        content = _load_safetensors(path)
     else:
         if file_format == "zip":
             _refuse_damaged_zip(path)
@@ -100,25 +101,23 @@ def _load_pickle(path: Path, map_location: str, checked: bool) -> Any:
     """Return the content of a file of torch.save.
 
     Args:
-        checked: every byte agrees with a checksum, so that what is wrong was written that way.
+        checked: every byte has been compared with a checksum, so errors are not caused by damage.
     """
     try:
-        with open_regular(path) as file:  # of a path, torch would look at the suffix
+        with open_regular(path) as file:  # given a path, torch would look at the suffix
             return torch.load(file, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = re.search(r"WeightsUnpickler error: (.*)", str(error))
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        if named is None and not checked:
-            said = reason[1] if reason else first_line(error)
-            raise CheckpointError(f"{path}: the file is damaged ({said}).") from error
-        asked = named[1] if named else reason[1] if reason else first_line(error)
+        forbidden = re.search(r"GLOBAL (\S+)", str(error))
+        match = forbidden or re.search(r"WeightsUnpickler error: (.*)", str(error))
+        reason = match[1] if match else first_line(error)
+        if forbidden is None and not checked:
+            raise CheckpointError(f"{path}: the file is damaged ({reason}).") from error
         raise CheckpointError(
-            f"{path}: the file asks for more than tensors and plain values "
-            f"({asked}); loading it could run somebody's code, so it is "
-            "refused. If you trust it, load it yourself and save its weights again with "
-            'torch.save({"model": state_dict}, path).'
+            f"{path}: the file asks for more than tensors and plain values ({reason}); loading it could run "
+            "somebody's code, so it is refused. If you trust it, load it yourself and save its weights again "
+            'with torch.save({"model": state_dict}, path).'
         ) from error
-    except Exception as error:  # of damaged files torch raises errors of a dozen kinds
+    except Exception as error:  # torch raises errors of a dozen types for damaged files
         raise CheckpointError(f"{path}: the file is damaged ({first_line(error)}).") from error
 
 
@@ -134,7 +133,7 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _refuse_damaged_zip(path: Path) -> None:
-    """Check the CRC of every member: torch itself does not, and would load flipped bits."""
+    """Check the CRC of every member: torch does not, and would load flipped bits."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -144,27 +143,20 @@ def _refuse_damaged_zip(path: Path) -> None:
                 raise zipfile.BadZipFile("its members claim more bytes than the file has")
             if len({member.filename for member in members}) < len(members):
                 raise zipfile.BadZipFile("two of its members have one name")
-            damaged = archive.testzip()
-    except Exception as error:  # of damaged directories zipfile raises errors of a dozen kinds
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"member {damaged}")
+    except Exception as error:  # zipfile raises errors of a dozen types for damaged directories
         raise CheckpointError(f"{path}: the file is damaged ({first_line(error)}).") from error
-    if damaged is not None:
-        raise CheckpointError(f"{path}: the file is damaged (member {damaged}).")
 
 
 def _check_sizes(content: Any, path: Path) -> None:
-    """Refuse a tensor that stands for more bytes than the file has: copying it could take all memory."""
+    """Refuse a tensor that claims more bytes than the file has: copying it could exhaust the memory."""
     size = path.stat().st_size
     for name, tensor in tensors_in(content):
         if tensor.is_meta or tensor.layout != torch.strided:
-            continue  # takes no memory by itself; `load_strictly` refuses it
+            continue  # occupies no memory by itself; `load_strictly` refuses it
         if tensor.numel() * tensor.element_size() > size:
             raise CheckpointError(
                 f"{path}: the file is damaged: {name} has the shape {tuple(tensor.shape)}, more than "
                 f"the {size} bytes of the file."
             )
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""Checkpoints that survive: the files of a run, and what is read from anybody's."""
+"""The checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointStore:
-    """The checkpoints of a run: the newest few to resume from, and the best.
+    """The checkpoints of a run: the newest few, to resume from, and the best.
 
-    One that turns out to be damaged is renamed to ``NAME.damaged``: it is not lost, and it does not
-    count.
+    A damaged checkpoint is renamed to ``NAME.damaged``: it is not lost, but no longer counts.
 
     Args:
-        folder: where they lie.
+        folder: where they are.
         keep: how many resumable ones to keep; None for all.
+
+    Attributes:
+        best: where the best weights are, if any were saved.
     """
 
     BEST = "checkpoint_best.pth"
@@ -35,40 +37,33 @@ class CheckpointStore:
     def __init__(self, folder: Path, keep: int | None = 2) -> None:
         self.folder = folder
         self.keep = keep
+        self.best = folder / self.BEST
 
     def save(self, content: Mapping[str, Any], step: int) -> Path:
-        """Write the state after optimizer step `step`; older ones beyond `keep` go once it is safe."""
+        """Write the state after optimizer step `step`, then delete older ones beyond `keep`."""
         path = self.folder / f"checkpoint_{step:08d}.pth"
         save_atomically(content, path)
         self._clean(path)
         return path
 
     def save_best(self, content: Mapping[str, Any]) -> Path:
-        """Write the weights to use."""
-        path = self.folder / self.BEST
-        save_atomically(content, path)
-        return path
-
-    @property
-    def best(self) -> Path:
-        """Where the best weights lie, if any were saved."""
-        return self.folder / self.BEST
+        """Write the best weights."""
+        save_atomically(content, self.best)
+        return self.best
 
     def steps(self) -> list[Path]:
         """Return the resumable checkpoints, newest first."""
-        files = [path for path in self.folder.glob("checkpoint_*.pth") if _step(path) is not None]
-        return sorted(files, key=_step, reverse=True)
+        return [path for _, path in sorted(self._numbered(), reverse=True)]
 
     def load_newest(
         self, check: Callable[[dict[str, Any]], None] = lambda content: None
     ) -> tuple[Path, dict[str, Any]] | None:
-        """Return the newest checkpoint that can be used, with its path, or None.
+        """Return the path and content of the newest usable checkpoint, or None.
 
-        Each one that cannot is named in the log and set aside. Rank 0 decides which it is; all ranks
-        must call this.
+        Unusable ones are logged and set aside. Rank 0 decides; all ranks must call this.
 
         Args:
-            check: raises `CheckpointError` for a content that no run can go on from.
+            check: raises `CheckpointError` for a content that no run can resume from.
 
         Raises:
             CheckpointError: a checkpoint that is not damaged cannot be read (too little memory, say), or
@@ -84,6 +79,14 @@ class CheckpointStore:
             distributed.broadcast_object(newest[0] if newest else None)
         return newest
 
+    def _numbered(self) -> list[tuple[int, Path]]:
+        """Return the resumable checkpoints with their steps; not the best one, nor copies a user made."""
+        matches = (
+            (re.fullmatch(r"checkpoint_(\d+)\.pth", path.name, re.ASCII), path)
+            for path in self.folder.glob("checkpoint_*.pth")
+        )
+        return [(int(match[1]), path) for match, path in matches if match]
+
     def _newest_usable(self, check: Callable[[dict[str, Any]], None]) -> tuple[Path, dict[str, Any]] | None:
         for path in self.steps():
             try:
@@ -94,32 +97,22 @@ class CheckpointStore:
                 return path, content
             except CheckpointError as error:
                 if isinstance(error.__cause__, MemoryError | PermissionError):
-                    raise  # the file may well be whole
-                self._set_aside(path, error)
+                    raise  # the file may be intact
+                renamed = path.with_name(f"{path.name}.damaged")
+                path.replace(renamed)
+                reason = str(error) if str(path) in str(error) else f"{path}: {error}"
+                logger.error("%s It is now called %s. Trying the checkpoint before it.", reason, renamed.name)
         return None
 
-    def _set_aside(self, path: Path, error: CheckpointError) -> None:
-        aside = path.with_name(f"{path.name}.damaged")
-        path.replace(aside)
-        reason = str(error) if str(path) in str(error) else f"{path}: {error}"
-        logger.error("%s It is now called %s. Trying the checkpoint before it.", reason, aside.name)
-
     def _clean(self, newest: Path) -> None:
-        """Delete what `newest`, which has just been written, makes superfluous.
+        """Delete the checkpoints that `newest`, which has just been written, makes superfluous.
 
-        A checkpoint of a later step stays until training has come to that step: it does not count
-        against the ones before it.
+        One of a later step stays until training reaches that step, and does not count against earlier ones.
         """
         for leftover in self.folder.glob(".checkpoint_*.tmp"):
             if not leftover.name.endswith(f".{os.getpid()}.tmp"):
                 leftover.unlink(missing_ok=True)
         if self.keep is not None:
-            earlier = [path for path in self.steps() if _step(path) < _step(newest)]
-            for old in earlier[max(1, self.keep) - 1 :]:
+            steps = self.steps()
+            for old in steps[steps.index(newest) + max(1, self.keep) :]:
                 old.unlink(missing_ok=True)
-
-
-def _step(path: Path) -> int | None:
-    """Return the step in a file's name; None for the best one, and for somebody's copies."""
-    match = re.fullmatch(r"checkpoint_(\d+)\.pth", path.name, re.ASCII)
-    return int(match[1]) if match else None

@@ -1,49 +1,56 @@
-"""Layered configs: the run file and ``--options`` are merged, then the defaults slide beneath them.
+"""Layered configs: command-line options over the run file over default yaml files.
 
-From the top: ``--options a.b=c`` over the run file over the data set's default yaml over the
-model's default yaml. Every section is then checked against the `Config` of the class that it
-names, before anything is built.
+From top to bottom: ``--options a.b=c``, the run file, the default yaml of each data set, the default
+yaml of the model. Run file and options are merged first, because they choose the defaults. Each
+section is then parsed once, into the `Config` of the class that it names, before anything is built.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lavis_lite.common.config.run_config import RunConfig
-from lavis_lite.common.config.saved import (
-    is_saved_config,
-    read_saved_config,
-    refuse_interpolations,
-    write_saved_config,
-)
-from lavis_lite.common.config.schema import ConfigError, parse
+from lavis_lite.common.config.saved import is_saved_config, read_saved_config, refuse_interpolations
+from lavis_lite.common.config.schema import ConfigError, parse, to_plain
 from lavis_lite.common.config.user_modules import import_modules, import_saved_modules
 from lavis_lite.common.files import first_line
 from lavis_lite.common.registry import UnknownNameError, nearest, registry, suggest
 
+if TYPE_CHECKING:
+    from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
+    from lavis_lite.models.base_model import BaseModel
+
 DEFAULTS = Path(__file__).parents[2] / "configs"
 SECTIONS = ("imports", "model", "datasets", "preprocess", "run")
-# A processor setting that must agree with the model, and so is taken from it when not given.
-SHARED_SETTINGS = (("vis_processor", "train", "image_size"), ("vis_processor", "eval", "image_size"))
-SHARED_SETTINGS += (("text_processor", "train", "prompt"),)
+PROCESSORS = ("vis_processor", "text_processor")
+# Keys of the section `model` that choose its class and defaults; the others are fields of its Config.
+MODEL_CHOICE = ("arch", "model_type")
 
 
 @dataclass
 class Layer:
-    """One source of settings: what it is called in messages, and what it says."""
+    """One source of settings.
+
+    Args:
+        name: what error messages call it.
+        settings: what it sets.
+    """
 
     name: str
     settings: DictConfig
 
     def sets(self, key_path: str) -> bool:
+        """Return True where this layer sets `key_path` to a value other than null."""
         try:
             return OmegaConf.select(self.settings, key_path, throw_on_missing=False) is not None
         except OmegaConfBaseException:
@@ -52,35 +59,35 @@ class Layer:
 
 @dataclass
 class ResolvedConfig:
-    """A checked config.
+    """A checked config, every section as the `Config` of the class that it names."""
 
-    Attributes:
-        sections: all of it as plain values, as it is saved with the run.
-        run: the ``run`` section as the task's `Config`.
-        source: the run file.
-    """
-
-    sections: dict[str, Any]
-    run: RunConfig
     source: str
+    """The run file."""
+    imports: list[str]
+    """The user's own modules."""
+    arch: str
+    """The registered name of the model."""
+    model_type: str | None
+    """The type of the model, which chose its default yaml."""
+    model: BaseModel.Config
+    """The `Config` of the model."""
+    datasets: dict[str, BaseDatasetBuilder.Config]
+    """Dataset name -> the `Config` of its builder."""
+    preprocess: dict[str, Any]
+    """The processors that belong to the model."""
+    run: RunConfig
+    """The `Config` of the task."""
 
     @property
-    def arch(self) -> str:
-        return self.sections["model"]["arch"]
-
-    @property
-    def model(self) -> dict[str, Any]:
-        """The model's `Config` fields."""
-        return {k: v for k, v in self.sections["model"].items() if k not in ("arch", "model_type")}
-
-    @property
-    def datasets(self) -> dict[str, dict[str, Any]]:
-        """Builder name -> its `Config` fields."""
-        return self.sections["datasets"]
-
-    def save(self, path: Path) -> None:
-        """Write the config as yaml, whole or not at all."""
-        write_saved_config(self.sections, path)
+    def sections(self) -> dict[str, Any]:
+        """The whole config as plain values, as it is saved with the run."""
+        return {
+            "imports": list(self.imports),
+            "model": {"arch": self.arch, "model_type": self.model_type, **to_plain(self.model)},
+            "datasets": to_plain(self.datasets),
+            "preprocess": to_plain(self.preprocess),
+            "run": to_plain(self.run),
+        }
 
 
 def load_config(
@@ -89,48 +96,45 @@ def load_config(
     imports: Sequence[str] = (),
     trust_imports: bool = False,
 ) -> ResolvedConfig:
-    """Read a run file, lay it over the defaults, check all of it.
+    """Read a run file, merge it with options and defaults, and check everything.
 
     Args:
+        cfg_path: a run file, or the config.yaml of a run folder.
         options: overrides as ``a.b=c``.
-        imports: the user's own modules, besides those that the file names.
-        trust_imports: where the file is the config.yaml of a run folder: import the modules that it names.
+        imports: the user's own modules, in addition to those that the file names.
+        trust_imports: import the modules that the config.yaml of a run folder names.
 
     Raises:
-        ConfigError: everything that is wrong, each with its file, key, value and nearest valid choice.
+        ConfigError: all errors in the config, each with its file, key, value and nearest valid choice.
     """
     path = Path(cfg_path)
-    saved = is_saved_config(path)
-    run_file = Layer(str(cfg_path), _read_saved(path) if saved else read_yaml(path))
+    source = str(cfg_path)
+    is_saved = is_saved_config(path)
+    run_file = Layer(source, _read_saved(path) if is_saved else read_yaml(path))
     overrides = Layer("--options", read_options(options))
     top = OmegaConf.merge(run_file.settings, overrides.settings)
-    _check_sections(top, run_file.name)
-    named_by_caller = [*(overrides.settings.get("imports") or []), *imports]
-    named = [] if "imports" in overrides.settings else run_file.settings.get("imports") or []
-    modules = [] if saved else import_modules(named, relative_to=path.parent)
-    modules += import_modules(named_by_caller)
-    if saved:
-        modules = import_saved_modules(named, path.parent, trust_imports) + modules
+    assert isinstance(top, DictConfig)
+    _check_sections(top, source)
+    modules = _import_modules(run_file, overrides, imports, path.parent, is_saved, trust_imports)
 
-    arch = _required(top, "model.arch", run_file.name, registry.list_models())
-    model_class = _look_up(registry.get_model_class, arch, "model.arch", run_file.name)
-    layers = [_model_layer(model_class, OmegaConf.select(top, "model.model_type"), run_file.name)]
-    layers += _dataset_layers(top, run_file.name)
-    layers += [run_file, overrides]
-    merged = _merge(layers)
-
-    sections = {name: merged.get(name) or {} for name in SECTIONS}
-    sections["imports"] = list(dict.fromkeys(modules))
-    sections["model"].setdefault("arch", arch)
-    sections = with_shared_settings(sections)
-    run = _check(sections, model_class, layers)
-    _check_shared_settings(sections, layers)
-    plain = yaml.safe_load(yaml.safe_dump(sections))  # tuples become lists, as in a saved config
-    return ResolvedConfig(sections=plain, run=run, source=str(cfg_path))
+    arch, model_type = (OmegaConf.select(top, f"model.{key}") for key in MODEL_CHOICE)
+    if not isinstance(arch, str):
+        names = ", ".join(registry.list_models())
+        raise ConfigError(f"{source}: model.arch is missing; choose one of {names}.")
+    with _unknown_names_at(f"{source}: model.arch"):
+        model_class = registry.get_model_class(arch)
+    with _unknown_names_at(f"{source}: model.model_type"):
+        defaults = model_defaults(model_class, model_type)
+    layers = [Layer(f"defaults of the type {model_type!r}", OmegaConf.create(defaults))]
+    layers += [*_dataset_layers(top, source), run_file, overrides]
+    merged = with_shared_settings(_merge(layers), model_class)
+    model, datasets, run = _parse_sections(merged, model_class, layers)
+    preprocess = merged.get("preprocess") or {}
+    return ResolvedConfig(source, modules, arch, model_type, model, datasets, preprocess, run)
 
 
-def model_defaults(model_class: type, model_type: str | None) -> dict[str, Any]:
-    """Return the default yaml of a model's type as plain values: ``model`` and ``preprocess``.
+def model_defaults(model_class: type[BaseModel], model_type: str | None) -> dict[str, Any]:
+    """Return the default yaml of a model type as plain values: ``model`` and ``preprocess``.
 
     Raises:
         UnknownNameError: the model has no such type.
@@ -138,16 +142,18 @@ def model_defaults(model_class: type, model_type: str | None) -> dict[str, Any]:
     types = model_class.default_configs
     if model_type is None and not types:
         return {"model": {}, "preprocess": {}}
-    if model_type not in types:
+    if model_type is None or model_type not in types:
         name = registry.models.name_of(model_class)
         raise UnknownNameError(
             f"The model {name!r} has no type {model_type!r}.{suggest(str(model_type), types)}"
         )
-    defaults = OmegaConf.to_container(read_yaml(default_path("models", types[model_type])), resolve=True)
+    defaults = _plain(read_yaml(default_path("models", types[model_type])))
     return {"model": defaults.get("model") or {}, "preprocess": defaults.get("preprocess") or {}}
 
 
-def dataset_defaults(builder_class: type, name: str, variant: str = "default") -> dict[str, Any]:
+def dataset_defaults(
+    builder_class: type[BaseDatasetBuilder], name: str, variant: str = "default"
+) -> dict[str, Any]:
     """Return the default yaml of a data set, the part below its name, as plain values.
 
     Raises:
@@ -158,54 +164,70 @@ def dataset_defaults(builder_class: type, name: str, variant: str = "default") -
         return {}
     if variant not in variants:
         raise UnknownNameError(f"The data set {name!r} has no type {variant!r}.{suggest(variant, variants)}")
-    content = OmegaConf.to_container(read_yaml(default_path("datasets", variants[variant])), resolve=True)
+    content = _plain(read_yaml(default_path("datasets", variants[variant])))
     return next(iter((content.get("datasets") or {}).values()), None) or {}
 
 
 def default_path(kind: str, name: str) -> Path:
-    """Return a default yaml: a name in our configs, or a path of the user's own."""
+    """Return the path of a default yaml: `name` is one of ours, or the path of a user's file."""
     path = Path(name).expanduser()
     return path if path.suffix in (".yaml", ".yml") else DEFAULTS / kind / f"{name}.yaml"
 
 
-def with_shared_settings(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `sections` in which the processors take image size and prompt from the model."""
+def with_shared_settings(sections: Mapping[str, Any], model_class: type[BaseModel]) -> dict[str, Any]:
+    """Return a copy of `sections` whose processors take from the model what both share, as the image size."""
     sections = copy.deepcopy(dict(sections))
-    model = sections["model"]
-    for holder in (sections.get("preprocess") or {}, *(sections.get("datasets") or {}).values()):
-        for processor, split, key in SHARED_SETTINGS:
-            settings = ((holder or {}).get(processor) or {}).get(split)
-            if settings and model.get(key) is not None and _takes(settings.get("name"), key):
-                settings.setdefault(key, model[key])
+    for owner in (sections.get("preprocess"), *(sections.get("datasets") or {}).values()):
+        for kind, split, settings in _processors_of(owner):
+            for key in model_class.shared_settings.get((kind, split), ()):
+                value = _model_setting(sections, model_class, key)
+                if value is not None and _takes(settings.get("name"), key):
+                    settings.setdefault(key, value)
     return sections
 
 
+def _model_setting(sections: Mapping[str, Any], model_class: type[BaseModel], key: str) -> Any:
+    """Return a setting of the model: of its section, else the default of its `Config`."""
+    return sections["model"].get(key, getattr(model_class.Config, key, None))
+
+
+def _disagreements(
+    sections: Mapping[str, Any], model_class: type[BaseModel], layers: Sequence[Layer]
+) -> Iterator[str]:
+    """Yield an error for each processor of a data set that has another value than the model."""
+    for name, dataset in sections["datasets"].items():
+        for kind, split, settings in _processors_of(dataset):
+            for key in model_class.shared_settings.get((kind, split), ()):
+                value, expected = settings.get(key), _model_setting(sections, model_class, key)
+                if value is not None and expected is not None and value != expected:
+                    path = f"datasets.{name}.{kind}.{split}.{key}"
+                    yield (
+                        f"{_locate(layers, path)}: {path} is {value!r} but model.{key} is {expected!r}; "
+                        f"they must agree. Leave {key} out of the processor to take the model's."
+                    )
+
+
+def _processors_of(owner: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield (kind, split, settings) of each processor of a data set or of ``preprocess``."""
+    for kind in PROCESSORS:
+        splits = owner.get(kind) if isinstance(owner, dict) else None
+        for split, settings in splits.items() if isinstance(splits, dict) else ():
+            if settings is None or isinstance(settings, dict):
+                yield kind, split, settings or {}
+
+
 def _takes(processor_name: str | None, key: str) -> bool:
-    """Tell whether the processor has a setting called `key`."""
+    """Return True where the processor has a setting called `key`."""
     if processor_name not in registry.list_processors():
         return False
     return key in {field.name for field in fields(registry.get_processor_class(processor_name).Config)}
-
-
-def _check_shared_settings(sections: Mapping[str, Any], layers: Sequence[Layer]) -> None:
-    """Refuse processors that would feed the model another image size or prompt than it was built for."""
-    for dataset, settings in sections["datasets"].items():
-        for processor, split, key in SHARED_SETTINGS:
-            given = ((settings.get(processor) or {}).get(split) or {}).get(key)
-            wanted = sections["model"].get(key)
-            if given is not None and wanted is not None and given != wanted:
-                path = f"datasets.{dataset}.{processor}.{split}.{key}"
-                raise ConfigError(
-                    f"{_locate(layers, path)}: {path} is {given!r} but model.{key} is {wanted!r}; "
-                    f"they must agree. Leave {key} out of the processor to take the model's."
-                )
 
 
 def read_yaml(path: Path) -> DictConfig:
     """Return the content of a yaml file.
 
     Raises:
-        ConfigError: no such file, no valid yaml, or no keys in it.
+        ConfigError: no such file, not valid yaml, or not a mapping.
     """
     if not path.is_file():
         near = nearest(path.name, [file.name for file in path.parent.glob("*.yaml")])
@@ -223,10 +245,10 @@ def read_yaml(path: Path) -> DictConfig:
 
 
 def read_options(options: Sequence[str]) -> DictConfig:
-    """Return what the words of a command line set.
+    """Return the settings of ``key=value`` words of a command line.
 
     Raises:
-        ConfigError: a word that is not ``key=value``, or whose value is no valid yaml.
+        ConfigError: a word that is not ``key=value``, or whose value is not valid yaml.
     """
     settings = OmegaConf.create()
     for option in options:
@@ -243,12 +265,12 @@ def read_options(options: Sequence[str]) -> DictConfig:
 
 
 def is_set(options: Sequence[str], key_path: str) -> bool:
-    """Return True where the words of a command line set `key_path` to something."""
+    """Return True where ``key=value`` words of a command line set `key_path` to a value."""
     return Layer("--options", read_options(options)).sets(key_path)
 
 
 def _read_saved(path: Path) -> DictConfig:
-    """Return the config of a run folder, which is not resolved again."""
+    """Return the config of a run folder; it was resolved when it was saved."""
     config = read_saved_config(path)
     refuse_interpolations(config, str(path))
     return OmegaConf.create(config)
@@ -263,112 +285,121 @@ def _check_sections(top: DictConfig, source: str) -> None:
             raise ConfigError(f"{source}: the section {name!r} is missing or is not a mapping.")
 
 
-def _required(top: DictConfig, key_path: str, source: str, choices: Iterable[str]) -> str:
-    value = OmegaConf.select(top, key_path)
-    if not isinstance(value, str):
-        raise ConfigError(f"{source}: {key_path} is missing; choose one of {', '.join(choices)}.")
-    return value
+def _import_modules(
+    run_file: Layer,
+    overrides: Layer,
+    imports: Sequence[str],
+    folder: Path,
+    is_saved: bool,
+    trust_imports: bool,
+) -> list[str]:
+    """Import the user's own modules and return their names; `folder` is that of the run file."""
+    in_file = [] if "imports" in overrides.settings else run_file.settings.get("imports") or []
+    by_caller = [*(overrides.settings.get("imports") or []), *imports]
+    if is_saved:  # the caller's modules first: what is imported already needs no trust
+        names = import_modules(by_caller)
+        names = [*import_saved_modules(in_file, folder, trust_imports), *names]
+    else:
+        names = [*import_modules(in_file, relative_to=folder), *import_modules(by_caller)]
+    return list(dict.fromkeys(names))
 
 
-def _look_up(get: Any, name: str, key_path: str, source: str) -> type:
+@contextmanager
+def _unknown_names_at(where: str) -> Iterator[None]:
+    """Turn the error of an unknown name into a ConfigError that says where the name stands."""
     try:
-        return get(name)
+        yield
     except UnknownNameError as error:
-        raise ConfigError(f"{source}: {key_path}: {error}") from error
-
-
-def _model_layer(model_class: type, model_type: str | None, source: str) -> Layer:
-    try:
-        defaults = model_defaults(model_class, model_type)
-    except UnknownNameError as error:
-        raise ConfigError(f"{source}: model.model_type: {error}") from error
-    return Layer(f"defaults of the type {model_type!r}", OmegaConf.create(defaults))
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _dataset_layers(top: DictConfig, source: str) -> list[Layer]:
-    """Return a layer for each data set's default yaml, the variant chosen by its key `type`."""
+    """Return a layer for the default yaml of each data set; its key `type` chooses the variant."""
     if not top.datasets:
         raise ConfigError(
             f"{source}: datasets names no data set; known are {', '.join(registry.list_datasets())}."
         )
     layers = []
     for name, settings in top.datasets.items():
-        where = f"datasets.{name}"
-        builder_class = _look_up(registry.get_builder_class, name, where, source)
-        variant = (settings or {}).get("type", "default")
-        try:
-            defaults = dataset_defaults(builder_class, name, variant)
-        except UnknownNameError as error:
-            raise ConfigError(f"{source}: {where}.type: {error}") from error
+        with _unknown_names_at(f"{source}: datasets.{name}"):
+            builder_class = registry.get_builder_class(name)
+        with _unknown_names_at(f"{source}: datasets.{name}.type"):
+            defaults = dataset_defaults(builder_class, name, (settings or {}).get("type", "default"))
         layers.append(Layer(f"defaults of {name}", OmegaConf.create({"datasets": {name: defaults}})))
     return layers
 
 
 def _merge(layers: Sequence[Layer]) -> dict[str, Any]:
-    """Merge bottom to top, resolve ``${...}``, and let the model's processors stand in for missing ones."""
+    """Merge from bottom to top, resolve ``${...}``, and give data sets without processors the model's."""
     merged = OmegaConf.merge(*(layer.settings for layer in layers))
+    assert isinstance(merged, DictConfig)
     for settings in merged.datasets.values():
         for kind, default in (merged.get("preprocess") or {}).items():
             if settings is not None and kind not in settings:
                 settings[kind] = default
     try:
-        return OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        return _plain(merged, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", "") or ""
         raise ConfigError(f"{_locate(layers, key)}: {key}: {first_line(error)}") from error
 
 
+def _plain(config: DictConfig, throw_on_missing: bool = False) -> dict[str, Any]:
+    """Return `config` as plain values, ``${...}`` resolved."""
+    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=throw_on_missing)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
 def _locate(layers: Sequence[Layer], key_path: str) -> str:
-    """Return the name of the topmost layer that sets `key_path`, or the run file's."""
+    """Return the name of the topmost layer that sets `key_path`, or that of the run file."""
     path = key_path.split("[")[0]
     setters = [layer.name for layer in layers if layer.sets(path)]
     return setters[-1] if setters else layers[-2].name
 
 
-def _check(sections: dict[str, Any], model_class: type, layers: Sequence[Layer]) -> RunConfig:
-    """Check every section against the class it names and fill in its defaults; return the typed ``run``.
+def _parse_sections(
+    sections: Mapping[str, Any], model_class: type[BaseModel], layers: Sequence[Layer]
+) -> tuple[BaseModel.Config, dict[str, BaseDatasetBuilder.Config], RunConfig]:
+    """Return the sections ``model``, ``datasets`` and ``run`` as the `Config` of the class each names.
 
     Raises:
-        ConfigError: all faults of all sections.
+        ConfigError: all errors of all sections.
     """
-    faults: list[str] = []
+    errors: list[str] = []
+    locate = partial(_locate, layers)
 
-    def check(config_class: type, values: Mapping[str, Any], where: str) -> Any:
+    @contextmanager
+    def collect_errors(key_path: str) -> Iterator[None]:
         try:
-            return parse(config_class, values, where, locate=lambda path: _locate(layers, path))
+            with _unknown_names_at(f"{locate(key_path)}: {key_path}"):
+                yield
         except ConfigError as error:
-            faults.append(str(error))
-            return None
+            errors.append(str(error))
 
-    def look_up(get: Any, name: str, where: str) -> type | None:
-        try:
-            return get(name)
-        except UnknownNameError as error:
-            faults.append(f"{_locate(layers, where)}: {where}: {error}")
-            return None
-
-    model = {key: value for key, value in sections["model"].items() if key not in ("arch", "model_type")}
-    parsed_sections: dict[str, Any] = {"model": check(model_class.Config, model, "model")}
+    datasets = {}
+    with collect_errors("model"):
+        values = {key: value for key, value in sections["model"].items() if key not in MODEL_CHOICE}
+        model = parse(model_class.Config, values, "model", locate)
     for name, settings in sections["datasets"].items():
-        where = f"datasets.{name}"
-        parsed_sections[name] = check(registry.get_builder_class(name).Config, settings or {}, where)
-        for kind in ("vis_processor", "text_processor"):
-            for split, processor in ((settings or {}).get(kind) or {}).items():
-                path = f"{where}.{kind}.{split}"
-                processor_name = (processor or {}).get("name", "")
-                processor_class = look_up(registry.get_processor_class, processor_name, f"{path}.name")
-                if processor_class is not None:
-                    rest = {key: value for key, value in processor.items() if key != "name"}
-                    check(processor_class.Config, rest, path)
-    run = sections["run"]
-    task = look_up(registry.get_task_class, run.get("task", RunConfig.task), "run.task")
-    look_up(registry.get_runner_class, run.get("runner", RunConfig.runner), "run.runner")
-    look_up(registry.get_lr_scheduler_class, run.get("lr_sched", RunConfig.lr_sched), "run.lr_sched")
-    parsed = check(task.Config, run, "run") if task is not None else None
-    if faults:
-        raise ConfigError("\n".join(faults))
-    arch = {key: sections["model"].get(key) for key in ("arch", "model_type")}
-    sections["model"] = {**arch, **asdict(parsed_sections["model"])}
-    sections["datasets"] = {name: asdict(parsed_sections[name]) for name in sections["datasets"]}
-    sections["run"] = asdict(parsed)
-    return parsed
+        with collect_errors(f"datasets.{name}"):
+            config_class = registry.get_builder_class(name).Config
+            datasets[name] = parse(config_class, settings or {}, f"datasets.{name}", locate)
+        for kind, split, processor in _processors_of(settings):
+            where = f"datasets.{name}.{kind}.{split}"
+            with collect_errors(f"{where}.name"):
+                processor_class = registry.get_processor_class(processor.get("name", ""))
+                rest = {key: value for key, value in processor.items() if key != "name"}
+                parse(processor_class.Config, rest, where, locate)
+    values = sections["run"]
+    with collect_errors("run.task"):
+        task_class = registry.get_task_class(values.get("task", RunConfig.task))
+        run = parse(task_class.Config, values, "run", locate)
+    with collect_errors("run.runner"):
+        registry.get_runner_class(values.get("runner", RunConfig.runner))
+    with collect_errors("run.lr_sched"):
+        registry.get_lr_scheduler_class(values.get("lr_sched", RunConfig.lr_sched))
+    errors = errors or list(_disagreements(sections, model_class, layers))
+    if errors:
+        raise ConfigError("\n".join(errors))
+    return model, datasets, run

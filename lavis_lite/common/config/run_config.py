@@ -4,152 +4,163 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 
 @dataclass
 class RunConfig:
-    """How to run: the keys are LAVIS's where LAVIS has one.
-
-    Attributes:
-        task: registered name of the task.
-        runner: "runner_base" counts epochs, "runner_iter" iterations.
-        optimizer: "adamw", as BLIP is trained, or "muon" (with AdamW for embeddings, norms and biases),
-            which learns several times as much a step from nothing.
-        lr_sched: registered name of the schedule, evaluated at every optimizer step.
-        warmup_lr: where the warm-up starts; None for `init_lr` / 100.
-        warmup_steps: optimizer steps of warm-up.
-        lr_decay_rate: factor an epoch of "linear_warmup_step_lr".
-        lr_scale: part of the model -> factor on its learning rate, as {visual_encoder: 0.1}.
-        beta2: second-moment decay of AdamW.
-        clip_grad_norm: largest gradient norm; None for no limit.
-        accum_grad_iters: batches an optimizer step.
-        parallel: "ddp" gives each process the whole model, "fsdp" a part of every weight, for models
-            that are too large otherwise. Checkpoints are the same.
-        ema_decay: keep an average of the weights that moves by 1 minus this at a step, and validate,
-            test and keep as best the average; None for none.
-        amp: "bf16", "fp16", true (the better of the two that the device has), false, or "auto"
-            (bf16 on a GPU that has it, else off).
-        freeze: parts of the model that do not train.
-        unfreeze_last_vision_layers: of a frozen vision transformer, the last N blocks train after all.
-        max_epoch: of runner_base. `max_iters`, `iters_per_inner_epoch`: of runner_iter, in
-            optimizer steps.
-        batch_size_train: images of one process in one batch; `batch_size_eval` likewise.
-        drop_last: leave out an incomplete last batch of an epoch (never the only one).
-        train_dataset_ratios: data set name -> weight, where several are mixed.
-        val_freq: epochs between validations.
-        best_metric: a metric, a sum "CIDEr + Bleu_4", or a mean "mean(METEOR, CIDEr)"; None for the
-            task's own.
-        patience: validations without improvement before the run stops early; None for never.
-        log_freq: optimizer steps between log lines.
-        save_freq: epochs between resumable checkpoints; `save_every_steps` adds more in between.
-        save_total_limit: resumable checkpoints to keep; None for all.
-        save_last: write a resumable checkpoint at the end.
-        seed: of everything random.
-        output_dir: the run's folder; None makes one named by the time under ``output/``.
-        resume: "auto" continues from the newest whole checkpoint in `output_dir`; "never" refuses a
-            folder that has any.
-        resume_ckpt_path: checkpoint of another run to continue from when the folder has none; the data
-            may be other data then.
-        max_bad_steps: steps with a loss or gradient that is not finite before the run stops.
-        max_bad_fraction: share of training images that may be unreadable before the run stops.
-        compile: run the transformer layers through torch.compile.
-        evaluate: only evaluate, on the test splits.
-        report: write report.html at the end.
-        wandb_project: project of Weights & Biases that is told the run's numbers, too; None for none.
-        device: "auto", "cuda", "cpu", "mps"; auto and cuda take a GPU if there is one.
-        world_size, dist_url, distributed, use_dist_eval_sampler: accepted from LAVIS's files;
-            the launcher decides how many processes there are, and evaluation is always shared out.
-    """
+    """How to run. Keys have LAVIS's names where LAVIS has them."""
 
     task: str = "captioning"
+    """Registered name of the task."""
     runner: str = "runner_base"
+    """Registered name of the runner: "runner_base" counts epochs, "runner_iter" optimizer steps."""
 
     optimizer: Literal["adamw", "muon"] = "adamw"
+    """AdamW as in BLIP, or Muon (with AdamW for embeddings, norms and biases), which learns several times
+    as much per step from scratch."""
     lr_sched: str = "linear_warmup_cosine_lr"
+    """Registered name of the learning-rate schedule, evaluated at every optimizer step."""
     init_lr: float = 1e-5
+    """Learning rate after the warm-up."""
     min_lr: float = 0.0
+    """Learning rate at the end of the schedule."""
     warmup_lr: float | None = None
+    """Learning rate at the first step of the warm-up; null for `init_lr` / 100."""
     warmup_steps: int = 0
+    """Optimizer steps of the warm-up."""
     lr_decay_rate: float = 0.9
+    """Factor per epoch of the schedule "linear_warmup_step_lr"."""
     lr_scale: dict[str, float] = field(default_factory=dict)
+    """Part of the model -> factor on its learning rate, as {visual_encoder: 0.1}."""
     weight_decay: float = 0.05
+    """Decoupled weight decay; vectors and scalars (biases, norms) do not decay."""
     beta2: float = 0.999
+    """Decay of AdamW's second moment."""
     clip_grad_norm: float | None = None
+    """Largest gradient norm; null for no limit."""
     accum_grad_iters: int = 1
+    """Batches per optimizer step."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
+    """DDP copies the model to each process; FSDP shards every weight, for models that do not fit otherwise.
+    Checkpoints are the same."""
     ema_decay: float | None = None
+    """Decay of an average of the weights, which is then validated, tested and saved as best; null for
+    none."""
     amp: bool | Literal["auto", "bf16", "fp16"] = "auto"
+    """Mixed precision: "bf16", "fp16", true (the better of the two on the device), false, or "auto"
+    (bf16 on a GPU that has it, else off)."""
     freeze: list[str] = field(default_factory=list)
+    """Parts of the model that are not trained."""
     unfreeze_last_vision_layers: int = 0
+    """How many of the last blocks of a frozen vision transformer are trained after all."""
 
     max_epoch: int = 5
+    """Epochs of runner_base."""
     max_iters: int | None = None
+    """Optimizer steps of runner_iter."""
     iters_per_inner_epoch: int | None = None
+    """Optimizer steps between two validations of runner_iter."""
     batch_size_train: int = 32
+    """Samples per process in a training batch."""
     batch_size_eval: int = 64
+    """Samples per process in an evaluation batch."""
     num_workers: int = 4
+    """Data-loading processes per training process."""
     drop_last: bool = True
+    """Drop an incomplete last batch of an epoch, unless it is the only one."""
     train_splits: list[str] = field(default_factory=lambda: ["train"])
+    """Splits to train on."""
     valid_splits: list[str] = field(default_factory=lambda: ["val"])
+    """Splits to validate on during training."""
     test_splits: list[str] = field(default_factory=lambda: ["test"])
+    """Splits to evaluate at the end, or with `evaluate`."""
     train_dataset_ratios: dict[str, float] = field(default_factory=dict)
+    """Data set name -> weight, where several data sets are mixed."""
 
     val_freq: int = 1
+    """Epochs between two validations (of runner_iter: segments of `iters_per_inner_epoch`)."""
     best_metric: str | None = None
+    """A metric, a sum "CIDEr + Bleu_4", or a mean "mean(METEOR, CIDEr)"; null for the task's default."""
     patience: int | None = None
+    """Validations without improvement before training stops; null to never stop early."""
     log_freq: int = 50
+    """Optimizer steps between two log lines."""
     save_freq: int = 1
+    """Epochs between two resumable checkpoints."""
     save_every_steps: int | None = None
+    """Optimizer steps between two more resumable checkpoints within an epoch."""
     save_total_limit: int | None = 2
+    """Resumable checkpoints to keep; null for all."""
     save_last: bool = True
+    """Write a resumable checkpoint at the end."""
 
     seed: int = 42
+    """Seed of all random numbers."""
     output_dir: str | None = None
+    """Run folder; null for a new one below ``output/``, named by the time."""
     resume: Literal["auto", "never"] = "auto"
+    """Continue from the newest complete checkpoint in `output_dir` ("auto"), or refuse a folder that has
+    one ("never")."""
     resume_ckpt_path: str | None = None
+    """Checkpoint of another run to continue from if `output_dir` has none; the data may differ."""
     max_bad_steps: int = 3
+    """Steps with a non-finite loss or gradient before training stops."""
     max_bad_fraction: float = 0.01
+    """Share of training images that may be unreadable before training stops."""
     compile: bool = False
+    """Run the transformer layers through torch.compile."""
     evaluate: bool = False
+    """Only evaluate, on the test splits."""
     report: bool = True
+    """Write report.html at the end."""
     wandb_project: str | None = None
+    """Weights & Biases project that the metrics are also logged to; null for none."""
 
     device: str = "auto"
+    """One of "auto", "cuda", "cpu" and "mps"; auto and cuda use a GPU if there is one."""
     world_size: int = 1
+    """Accepted for LAVIS's files: the launcher decides on the number of processes."""
     dist_url: str = "env://"
+    """Accepted for LAVIS's files."""
     distributed: bool = True
+    """Accepted for LAVIS's files."""
     use_dist_eval_sampler: bool = True
+    """Accepted for LAVIS's files: evaluation is always divided among the processes."""
+
+    least: ClassVar[dict[int, tuple[str, ...]]] = {
+        1: (
+            *("batch_size_train", "batch_size_eval", "max_epoch", "accum_grad_iters", "val_freq", "log_freq"),
+            *("save_freq", "max_iters", "iters_per_inner_epoch", "save_every_steps", "save_total_limit"),
+            *("patience", "max_bad_steps"),
+        ),
+        0: ("init_lr", "min_lr", "warmup_lr", "warmup_steps", "weight_decay", "num_workers", "seed"),
+    }
 
     def check(self) -> list[tuple[str, str]]:
-        """Return complaints about values that no run can honour."""
-        at_least_one = ("batch_size_train", "batch_size_eval", "max_epoch", "accum_grad_iters")
-        at_least_one += ("val_freq", "log_freq", "save_freq", "max_iters", "iters_per_inner_epoch")
-        at_least_one += ("save_every_steps", "save_total_limit", "patience", "max_bad_steps")
-        at_least_zero = ("init_lr", "min_lr", "warmup_lr", "warmup_steps", "weight_decay", "num_workers")
-        at_least_zero += ("seed",)
-        limits = [(name, 1) for name in at_least_one] + [(name, 0) for name in at_least_zero]
-        complaints = [
-            (name, f"must be at least {limit}, found {getattr(self, name)!r}.")
-            for name, limit in limits
-            if getattr(self, name) is not None and getattr(self, name) < limit
+        """Return errors about values that no run can use, as (key, message)."""
+        errors = [
+            (name, f"must be at least {least}, found {getattr(self, name)!r}.")
+            for least, names in self.least.items()
+            for name in names
+            if getattr(self, name) is not None and getattr(self, name) < least
         ]
         if not 0 < self.beta2 < 1:
-            complaints.append(("beta2", f"must lie between 0 and 1, found {self.beta2!r}."))
+            errors.append(("beta2", f"must lie between 0 and 1, found {self.beta2!r}."))
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
-            complaints.append(("clip_grad_norm", "must be above 0; leave it out for no limit."))
+            errors.append(("clip_grad_norm", "must be above 0; leave it out for no limit."))
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            complaints.append(("ema_decay", "must lie between 0 and 1; leave it out for no average."))
+            errors.append(("ema_decay", "must lie between 0 and 1; leave it out for no average."))
         if self.parallel == "fsdp" and self.amp == "fp16":
-            complaints.append(("amp", "fp16 does not go with run.parallel: fsdp; use bf16 or false."))
+            errors.append(("amp", "fp16 does not work with run.parallel: fsdp; use bf16 or false."))
         if not 0 <= self.max_bad_fraction <= 1:
-            complaints.append(("max_bad_fraction", "must lie between 0 and 1."))
+            errors.append(("max_bad_fraction", "must lie between 0 and 1."))
         if self.runner == "runner_iter" and self.max_iters is None:
-            complaints.append(("max_iters", "runner_iter needs it: how many optimizer steps to train."))
+            errors.append(("max_iters", "runner_iter needs it: how many optimizer steps to train."))
         if self.runner == "runner_base" and self.max_iters is not None:
-            complaints.append(("max_iters", "belongs to runner_iter; set run.runner: runner_iter."))
+            errors.append(("max_iters", "belongs to runner_iter; set run.runner: runner_iter."))
         if self.wandb_project and importlib.util.find_spec("wandb") is None:
-            complaints.append(("wandb_project", "wandb is not installed: pip install lavis-lite[wandb]."))
+            errors.append(("wandb_project", "wandb is not installed: pip install lavis-lite[wandb]."))
         if self.unfreeze_last_vision_layers and not self.freeze:
-            complaints.append(("unfreeze_last_vision_layers", "has no meaning unless freeze names a part."))
-        return complaints
+            errors.append(("unfreeze_last_vision_layers", "has no effect unless freeze names a part."))
+        return errors

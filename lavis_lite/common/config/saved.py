@@ -41,7 +41,7 @@ class _PlainDumper(yaml.SafeDumper):
 def write_saved_config(sections: Mapping[str, Any], path: Path) -> None:
     """Write the resolved config of a run.
 
-    Files of the user's own that lie in the run folder are named relative to it, so that the folder can move.
+    The user's own files that lie in the run folder are named relative to it, so that the folder can move.
     """
     home = path.parent.resolve()
     imports = [_relative_to(home, name) for name in sections.get("imports") or []]

@@ -1,4 +1,4 @@
-"""Image files below folders, opened in worker processes; those that cannot be read are named, not lost."""
+"""Image files in folders: listing them, and opening them in worker processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lavis_lite.common.registry import nearest
 
 logger = logging.getLogger(__name__)
 
-# Folders that systems and servers keep for themselves, in lower case; so is all whose name starts with a dot.
+# Folders of systems and servers, in lower case; names that start with a dot are hidden, too.
 HOUSEKEEPING_FOLDERS = frozenset(
     {
         "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "__macosx",
@@ -33,10 +33,25 @@ HOUSEKEEPING_FOLDERS = frozenset(
     }
 )  # fmt: skip
 SHOWN = 5
+# What a listing leaves out, each with the level to log it at, and what to do.
+_HIDDEN = "hidden files and folders"
+_REPEATED = "links to folders that are listed already, or that hold this one"
+_NO_SUFFIX = "files without a suffix"
+_UNREADABLE = "pictures that cannot be read here"
+_BROKEN_LINKS = "links to nothing"
+_UNREADABLE_FOLDERS = "folders that cannot be read"
+_LEFT_OUT = {
+    _HIDDEN: (logging.INFO, ""),
+    _REPEATED: (logging.INFO, ""),
+    _NO_SUFFIX: (logging.INFO, " Name them one by one to use them."),
+    _UNREADABLE: (logging.WARNING, " Convert them to JPEG or PNG."),
+    _BROKEN_LINKS: (logging.WARNING, ""),
+    _UNREADABLE_FOLDERS: (logging.WARNING, ""),
+}
 
 
 class ImageFile(NamedTuple):
-    """A file, and its image as the processor made it, or the reason why there is none."""
+    """A file, and its processed image or the reason why there is none."""
 
     path: Path
     image: Tensor | None
@@ -44,13 +59,13 @@ class ImageFile(NamedTuple):
 
 
 def find_images(paths: Sequence[str | Path]) -> list[Path]:
-    """Return the image files that `paths` name, and those below the folders among them.
+    """Return the image files in `paths`, and those below the folders among them.
 
-    A file that is named is taken as it is. Of a folder come the files whose suffix is one of
-    `image_suffixes`, in the byte order of their paths; what is left out is logged (see `list_folder`).
+    A file in `paths` is returned as it is. Of a folder, the files with one of `image_suffixes` are
+    returned, in the byte order of their paths; what is left out is logged (see `list_folder`).
 
     Raises:
-        ConfigError: a path that is not there, or that is no file or folder; or no image at all.
+        ConfigError: a path that does not exist or is not a file or folder, or no image at all.
     """
     files: list[Path] = []
     listings: list[FolderListing] = []
@@ -61,7 +76,7 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
         else:
             files.append(Path(path))
     if not files:
-        left_out = " ".join(text for listing in listings for _, text in listing.left_out())
+        left_out = " ".join(text for listing in listings for _, text in listing.messages())
         raise ConfigError(
             f"{', '.join(map(printable, paths))}: holds no image ({', '.join(sorted(image_suffixes()))}). "
             f"{left_out}".rstrip()
@@ -71,34 +86,71 @@ def find_images(paths: Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
+@dataclass
+class FolderListing:
+    """The images in a folder, and what was left out.
+
+    Attributes:
+        folder: all paths begin with it.
+        files: the images, in the byte order of their paths.
+        left_out: the other paths, by reason.
+    """
+
+    folder: Path
+    files: list[Path] = field(default_factory=list)
+    left_out: dict[str, list[Path]] = field(default_factory=lambda: {reason: [] for reason in _LEFT_OUT})
+
+    def messages(self) -> list[tuple[int, str]]:
+        """Return a logging level and a sentence for each reason."""
+        messages = []
+        for reason, (level, hint) in _LEFT_OUT.items():
+            paths = sorted(self.left_out[reason], key=os.fsencode)
+            if reason == _UNREADABLE:
+                kinds = Counter(path.suffix.lower() for path in paths)
+                reason += f" ({', '.join(f'{count} {suffix}' for suffix, count in sorted(kinds.items()))})"
+                if kinds.keys() & {".heic", ".heif", ".hif"}:
+                    hint = f"{hint[:-1]}, or install pillow-heif to read .heic."
+            if paths:
+                names = ", ".join(printable(path.relative_to(self.folder)) for path in paths[:SHOWN])
+                more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+                messages.append((level, f"Left out {reason}: {len(paths)} ({names}{more}).{hint}"))
+        return messages
+
+    def log(self) -> None:
+        """Log what was left out, once in a process however often the folder is listed."""
+        for level, text in self.messages():
+            log_once(level, f"{printable(self.folder)}: {text}")
+
+
 def list_folder(folder: str | Path, recursive: bool = True) -> FolderListing:
     """List the images in a folder, the same way on every file system.
 
     Hidden files and folders (``._a.jpg``, ``.ipynb_checkpoints``) and `HOUSEKEEPING_FOLDERS` are left
-    out. Links are followed; a folder that several paths lead to is listed once, by its own name if
-    it lies in `folder`. A file of another kind under an image's name (a pipe, a device, a link to
-    nothing) is listed, and refused when it is opened.
+    out. Links are followed; a folder that several paths lead to is listed once, by its own name if it is
+    in `folder`. A pipe, device or broken link with the name of an image is listed, and refused when it
+    is opened.
 
     Args:
-        recursive: list the folders in it, too.
+        recursive: list subfolders, too.
 
     Raises:
         ConfigError: the folder cannot be read.
     """
     listing = FolderListing(Path(folder))
     suffixes = image_suffixes()
-    # a link to a folder that holds this one would bring in its neighbors
+    # a link to a parent of this folder would add its neighbors
     listed = {_identity(parent) for parent in listing.folder.resolve().parents}
-    folders, links = [listing.folder], []
+    folders: list[Path] = [listing.folder]
+    links: list[Path] = []
     while folders or links:
-        # what lies in the folder itself comes first, so that links do not decide about names
+        # links come last, so that a folder is listed by its own name
         current = folders.pop() if folders else links.pop()
         for entry in _entries(current, listed, listing):
             path = current / entry.name
             if not _is_folder(entry):
-                listing.add_file(path, entry.is_symlink(), suffixes)
+                _add_file(listing, path, entry.is_symlink(), suffixes)
             elif is_housekeeping(entry.name):
-                listing.hidden.append(path)
+                listing.left_out[_HIDDEN].append(path)
             elif recursive:
                 (links if entry.is_symlink() else folders).append(path)
         links.sort(key=os.fsencode, reverse=True)
@@ -106,12 +158,25 @@ def list_folder(folder: str | Path, recursive: bool = True) -> FolderListing:
     return listing
 
 
+def _add_file(listing: FolderListing, path: Path, is_link: bool, suffixes: frozenset[str]) -> None:
+    suffix, is_hidden = path.suffix.lower(), path.name.startswith(".")
+    if suffix in suffixes or suffix in UNREADABLE_IMAGE_SUFFIXES:
+        if is_hidden:
+            listing.left_out[_HIDDEN].append(path)
+        else:
+            (listing.files if suffix in suffixes else listing.left_out[_UNREADABLE]).append(path)
+    elif not is_hidden and is_link and _leads_nowhere(path):
+        listing.left_out[_BROKEN_LINKS].append(path)
+    elif not is_hidden and not suffix:
+        listing.left_out[_NO_SUFFIX].append(path)
+
+
 def _entries(folder: Path, listed: set[tuple[int, int]], listing: FolderListing) -> list[os.DirEntry[str]]:
-    """Return what lies in a folder, nothing if it is in `listed` or cannot be read; note it in `listing`."""
+    """Return the entries of a folder, none if it was listed before or cannot be read."""
     try:
         identity = _identity(folder)
         if identity in listed:
-            listing.repeated.append(folder)
+            listing.left_out[_REPEATED].append(folder)
             return []
         listed.add(identity)
         with os.scandir(folder) as entries:
@@ -119,12 +184,12 @@ def _entries(folder: Path, listed: set[tuple[int, int]], listing: FolderListing)
     except OSError as error:
         if folder == listing.folder:
             raise ConfigError(f"{printable(folder)}: cannot be read ({first_line(error)}).") from error
-        listing.unreadable_folders.append(folder)
+        listing.left_out[_UNREADABLE_FOLDERS].append(folder)
         return []
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """Return what is the same for two paths to one folder."""
+    """Return the same value for all paths to a folder."""
     status = folder.stat()
     return status.st_dev, status.st_ino
 
@@ -145,93 +210,8 @@ def _leads_nowhere(link: Path) -> bool:
 
 
 def is_housekeeping(name: str) -> bool:
-    """Return whether a file or folder of this name is hidden, or kept by a system for itself."""
+    """Return whether a file or folder of this name is hidden, or one of `HOUSEKEEPING_FOLDERS`."""
     return name.startswith(".") or name.lower() in HOUSEKEEPING_FOLDERS
-
-
-@dataclass
-class FolderListing:
-    """The images in a folder, and what was left out of them.
-
-    Attributes:
-        folder: what was listed; all paths begin with it.
-        files: the images, in the byte order of their paths.
-        hidden: hidden files with an image's suffix, and hidden or housekeeping folders.
-        unreadable: pictures of kinds that cannot be opened here.
-        no_suffix: files whose names have no suffix, which may be anything.
-        broken_links: links to nothing, of which it is not known whether they were images.
-        unreadable_folders: folders that cannot be read.
-        repeated: links to folders that are listed already, or that hold this one.
-    """
-
-    folder: Path
-    files: list[Path] = field(default_factory=list)
-    hidden: list[Path] = field(default_factory=list)
-    unreadable: list[Path] = field(default_factory=list)
-    no_suffix: list[Path] = field(default_factory=list)
-    broken_links: list[Path] = field(default_factory=list)
-    unreadable_folders: list[Path] = field(default_factory=list)
-    repeated: list[Path] = field(default_factory=list)
-
-    def add_file(self, path: Path, is_link: bool, suffixes: frozenset[str]) -> None:
-        """Add a file to the list that it belongs to by its name; other files than images to none.
-
-        Args:
-            is_link: whether `path` is a symbolic link.
-            suffixes: of images, in lower case.
-        """
-        suffix = path.suffix.lower()
-        if suffix in suffixes or suffix in UNREADABLE_IMAGE_SUFFIXES:
-            if path.name.startswith("."):
-                self.hidden.append(path)
-            else:
-                (self.files if suffix in suffixes else self.unreadable).append(path)
-        elif not path.name.startswith("."):
-            if is_link and _leads_nowhere(path):
-                self.broken_links.append(path)
-            elif not suffix:
-                self.no_suffix.append(path)
-
-    def left_out(self) -> list[tuple[int, str]]:
-        """Return a sentence for each kind of thing that was left out, with its logging level."""
-        kinds = Counter(path.suffix.lower() for path in self.unreadable)
-        convert = "Convert them to JPEG or PNG"
-        if kinds.keys() & {".heic", ".heif", ".hif"}:
-            convert += ", or install pillow-heif to read .heic"
-        kinds_text = ", ".join(f"{count} {suffix}" for suffix, count in sorted(kinds.items()))
-        lists = [
-            (logging.INFO, "hidden files and folders", self.hidden, ""),
-            (
-                logging.INFO,
-                "links to folders that are listed already, or that hold this one",
-                self.repeated,
-                "",
-            ),
-            (logging.INFO, "files without a suffix", self.no_suffix, " Name them one by one to use them."),
-            (
-                logging.WARNING,
-                f"pictures that cannot be read here ({kinds_text})",
-                self.unreadable,
-                f" {convert}.",
-            ),
-            (logging.WARNING, "links to nothing", self.broken_links, ""),
-            (logging.WARNING, "folders that cannot be read", self.unreadable_folders, ""),
-        ]
-        return [
-            (level, f"Left out {what}: {len(paths)} ({self._names(paths)}).{remedy}")
-            for level, what, paths, remedy in lists
-            if paths
-        ]
-
-    def log(self) -> None:
-        """Log what was left out, once in a process however often the folder is listed."""
-        for level, text in self.left_out():
-            log_once(level, f"{printable(self.folder)}: {text}")
-
-    def _names(self, paths: Sequence[Path]) -> str:
-        ordered = sorted(paths, key=os.fsencode)
-        names = ", ".join(printable(path.relative_to(self.folder)) for path in ordered[:SHOWN])
-        return names if len(paths) <= SHOWN else f"{names} and {len(paths) - SHOWN} more"
 
 
 @cache
@@ -244,7 +224,7 @@ def _kind(path: str | Path) -> str:
     """Return "file" or "folder".
 
     Raises:
-        ConfigError: there is nothing at `path`, or neither of the two.
+        ConfigError: nothing exists at `path`, or something else.
     """
     if not str(path):
         raise ConfigError("a path to images is empty; name a file or a folder (the current one is .).")
@@ -263,7 +243,7 @@ def _kind(path: str | Path) -> str:
 
 
 def _nearest_name(path: Path) -> str:
-    """Return the end of a message that names what `path` may have been meant for."""
+    """Return the end of an error that suggests an existing path."""
     while not path.parent.is_dir() and path != path.parent:
         path = path.parent
     with contextlib.suppress(OSError):
@@ -276,7 +256,7 @@ def _nearest_name(path: Path) -> str:
 def read_images(
     files: Sequence[Path], processor: Callable[..., Tensor], batch_size: int, num_workers: int
 ) -> Iterator[list[ImageFile]]:
-    """Yield `files` in order, opened and processed, `batch_size` at a time."""
+    """Yield `files` in order, opened and processed, in lists of `batch_size`."""
     loader = DataLoader(
         _Files(files, processor),
         batch_size=batch_size,
@@ -291,15 +271,14 @@ def read_images(
 
 
 def _as_arrays(batch: list[ImageFile]) -> list[tuple[ImageFile, numpy.ndarray | None]]:
-    """Return the images apart, as arrays: they come through the worker's pipe.
+    """Return the images as arrays, which are sent through the worker's pipe.
 
-    A tensor would be handed over by a thread of the worker, which complains at length when its parent is
-    stopped in the middle of that.
+    Tensors are sent by a thread of the worker, which prints long errors if its parent is stopped meanwhile.
     """
     return [(item._replace(image=None), None if item.image is None else item.image.numpy()) for item in batch]
 
 
-class _Files(Dataset):
+class _Files(Dataset[ImageFile]):
     def __init__(self, files: Sequence[Path], processor: Callable[..., Tensor]) -> None:
         self.files = files
         self.processor = processor

@@ -21,29 +21,17 @@ from lavis_lite.common.files import FileError, open_regular, printable
 
 logger = logging.getLogger(__name__)
 
-# What people keep photographs and web pictures in. Every further decoder is one more way in for a bad file.
-# HEIF and JXL are read where their Pillow plugins are installed.
+# The formats of photographs and web pictures; every further decoder adds attack surface. HEIF and JXL need
+# their Pillow plugins.
 FORMATS = (
-    "JPEG",
-    "MPO",
-    "PNG",
-    "WEBP",
-    "GIF",
-    "BMP",
-    "DIB",
-    "TIFF",
-    "PPM",
-    "AVIF",
-    "JPEG2000",
-    "HEIF",
-    "JXL",
-)
-# The one table of what counts as an image by its name: in folders, shards, annotations and reports.
+    "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF", "JXL",
+)  # fmt: skip
+# The only table of image suffixes: for folders, shards, annotations and reports.
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm",
     ".jpe", ".jif", ".jfif", ".mpo", ".apng", ".dib", ".avif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx",
 )  # fmt: skip
-# Pictures that are not read here, so that they can be named where they are left out.
+# Image formats that are not read, to report files that are left out.
 UNREADABLE_IMAGE_SUFFIXES = (
     ".heic", ".heif", ".hif", ".jxl", ".jxr", ".wdp", ".svg", ".svgz", ".eps", ".ai", ".psd", ".psb", ".xcf",
     ".tga", ".ico", ".icns", ".pcx", ".exr", ".hdr", ".dcm", ".fits", ".qoi", ".avifs",
@@ -52,15 +40,15 @@ UNREADABLE_IMAGE_SUFFIXES = (
 )  # fmt: skip
 _PLUGIN_FORMATS = {".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF", ".jxl": "JXL"}
 
-# A JPEG of more pixels than the limit is decoded at half its width and height, in a quarter of the memory; up
-# to this many times the limit, since a progressive one is held as coefficients meanwhile, two bytes a value.
-# Photographs of 200 megapixels fit.
+# A JPEG of more pixels than the limit, up to this many times, is decoded at half its width and height, in a
+# quarter of the memory. Decoding holds the coefficients of a progressive one, two bytes each. Photographs of
+# 200 megapixels fit.
 LARGEST_REDUCED_JPEG = 2.5
-# Bounds the bytes of a file by the pixels that it may have: 16-bit RGBA, not compressed.
+# A file may have this many bytes for each pixel of the limit: uncompressed 16-bit RGBA.
 BYTES_PER_PIXEL = 8
 MAX_PIXELS_VARIABLE = "LAVIS_LITE_MAX_PIXELS"
 
-# Damaged metadata around good pixels is no news, and one crawl has thousands of such files.
+# Damaged metadata around good pixels is common in crawls, and not worth a warning.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin$")
 
 _UPRIGHT = {
@@ -84,8 +72,7 @@ def set_max_pixels(pixels: int) -> None:
     """Accept images of up to `pixels` pixels, in this process and in those that it starts.
 
     The limit protects from small files that decode to gigabytes; raise it for images that you trust. It
-    is Pillow's own, ``PIL.Image.MAX_IMAGE_PIXELS``, and can be set by the environment variable
-    ``LAVIS_LITE_MAX_PIXELS``.
+    is ``PIL.Image.MAX_IMAGE_PIXELS``, and can be set by the environment variable ``LAVIS_LITE_MAX_PIXELS``.
 
     Args:
         pixels: width times height, at least 1.
@@ -97,12 +84,12 @@ def set_max_pixels(pixels: int) -> None:
 def open_image(source: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
     """Read an image completely and return it as upright RGB, its file closed.
 
-    What the bytes hold decides about the format, not the name. A JPEG of more pixels than Pillow's limit
+    The format is detected from the bytes, not from the name. A JPEG of more pixels than Pillow's limit
     is decoded at half its width and height, up to `LARGEST_REDUCED_JPEG` times the limit.
 
     Args:
         source: a path, or an open binary file (which stays open).
-        name: how errors call the image, where `source` is not a path ("shard 3, sample 00017").
+        name: of the image in errors, if `source` is not a path ("shard 3, sample 00017").
 
     Raises:
         ImageError: missing, truncated, too large (Pillow's decompression-bomb limit), not a regular
@@ -138,7 +125,7 @@ def open_image_file(path: str | Path) -> BinaryIO:
 
 
 def image_suffixes() -> frozenset[str]:
-    """Return the suffixes, in lower case, of all files that can be opened here: plugins count."""
+    """Return the suffixes, in lower case, of the files that can be opened, with the installed plugins."""
     formats = _formats()
     return frozenset(IMAGE_SUFFIXES) | {s for s, name in _PLUGIN_FORMATS.items() if name in formats}
 
@@ -160,10 +147,10 @@ def _decode(file: BinaryIO, name: str) -> Image.Image:
 
 
 def _identify(file: BinaryIO) -> ImageFile.ImageFile:
-    """Read the header of an image, as ``Image.open`` does, which would also hold it against the limit.
+    """Read the header of an image as ``Image.open`` does, but without its check of the pixel limit.
 
     Raises:
-        UnidentifiedImageError: of none of `FORMATS`.
+        UnidentifiedImageError: not one of `FORMATS`.
     """
     file.seek(0)
     prefix = file.read(16)
@@ -171,16 +158,16 @@ def _identify(file: BinaryIO) -> ImageFile.ImageFile:
         factory, accept = Image.OPEN[name]
         try:
             accepted = accept is None or accept(prefix)
-            if accepted and not isinstance(accepted, str):  # a text says what Pillow was built without
+            if accepted and not isinstance(accepted, str):  # a text names a missing feature of Pillow
                 file.seek(0)
                 return factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error):
-            continue  # how a plugin says that the file is not of its format after all
+            continue  # a plugin raises these if the file is not of its format after all
     raise UnidentifiedImageError
 
 
 def format_of(source: BinaryIO) -> str | None:
-    """Return Pillow's name of the format of an image ("JPEG"), by its first bytes; None for no image."""
+    """Return Pillow's name of an image's format ("JPEG"), by its first bytes; None if it is not an image."""
     try:
         with Image.open(source, formats=_formats()) as image:
             return image.format
@@ -191,11 +178,10 @@ def format_of(source: BinaryIO) -> str | None:
 
 
 def to_upright_rgb(image: Image.Image) -> Image.Image:
-    """Return `image` as RGB, turned as its EXIF orientation asks; the given image is not changed.
+    """Return `image` as RGB, rotated by its EXIF orientation; the input is not changed.
 
-    Transparency is laid on white, 16-bit, integer and float greys are scaled to 8 bits. Of an
-    animation comes the frame at which the image stands, which is the first unless it was moved.
-    An image that is upright RGB already is returned itself.
+    Transparent pixels are blended with white; 16-bit, integer and float grays are scaled to 8 bits. Of
+    an animation, the current frame is returned. An image that is upright RGB already is returned itself.
 
     Raises:
         TypeError: not a Pillow image.
@@ -205,13 +191,13 @@ def to_upright_rgb(image: Image.Image) -> Image.Image:
             f"expected a PIL image, found {type(image).__name__}; "
             "open files with lavis_lite.common.media.images.open_image"
         )
-    image.load()  # some formats learn their orientation or transparency only from the pixel data's end
+    image.load()  # some formats store orientation or transparency after the pixel data
     orientation = _orientation(image)
     rgb = _to_rgb(image)
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
     if rgb is not image:
-        # or the next caller would turn it once more
+        # or the next caller would rotate it again
         rgb.info = {key: value for key, value in rgb.info.items() if key not in _ORIENTATION_KEYS}
     return rgb
 
@@ -220,7 +206,7 @@ def _orientation(image: Image.Image) -> int | None:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except (SyntaxError, ValueError):
-        return None  # damaged metadata around good pixels, which Pillow itself forgives in a JPEG
+        return None  # damaged metadata, which Pillow ignores in a JPEG
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -237,10 +223,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
-    """Map the range of a deep grey image to 0..255, without stretching its contrast.
+    """Map the range of a deep gray image to 0..255, without stretching its contrast.
 
-    Modes I and F do not tell their range: the smallest usual one that holds the brightest value
-    is taken.
+    Modes I and F have no fixed range: the smallest usual range with the brightest value is assumed.
     """
     raw = numpy.asarray(image)
     values = numpy.nan_to_num(raw.astype(numpy.float32))
@@ -250,15 +235,15 @@ def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
         brightest = float(values.max(initial=0))
         usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0, 2.0**31 - 1)
         white = next((limit for limit in usual if brightest <= limit), brightest)
-    grey = numpy.rint(values.clip(0, white) * (255.0 / white)).astype(numpy.uint8)
+    gray = numpy.rint(values.clip(0, white) * (255.0 / white)).astype(numpy.uint8)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        grey[raw == transparent] = 255
-    return Image.fromarray(grey)
+        gray[raw == transparent] = 255
+    return Image.fromarray(gray)
 
 
 def _fit_to_limit(image: ImageFile.ImageFile, name: str) -> None:
-    """Refuse an image of more pixels than the limit, unless it is a JPEG that can be decoded smaller."""
+    """Refuse an image of more pixels than the limit, except a JPEG that can be decoded smaller."""
     width, height = image.size
     limit = Image.MAX_IMAGE_PIXELS
     if limit is None or width * height <= limit:
@@ -266,7 +251,7 @@ def _fit_to_limit(image: ImageFile.ImageFile, name: str) -> None:
     if image.format in ("JPEG", "MPO") and width * height <= limit * LARGEST_REDUCED_JPEG:
         image.draft(None, (max(1, width // 2), max(1, height // 2)))
         if image.width * image.height <= limit:
-            _mention_reduction(
+            _log_reduction(
                 f"{name}: has {width} x {height} pixels and is read at half its width and height, as all "
                 f"JPEGs above {limit} pixels are ({MAX_PIXELS_VARIABLE})."
             )
@@ -284,14 +269,14 @@ def _how_to_raise(pixels: int) -> str:
     )
 
 
-def _mention_reduction(text: str) -> None:
+def _log_reduction(text: str) -> None:
     """Log `text`, once in a process: a data set of such photographs would fill the log."""
-    if not _mentioned:
-        _mentioned.append(text)
+    if not _logged_reductions:
+        _logged_reductions.append(text)
         logger.info("%s", text)
 
 
-_mentioned: list[str] = []
+_logged_reductions: list[str] = []
 
 
 def _cause(error: Exception, file: BinaryIO) -> str:
@@ -305,7 +290,7 @@ def _cause(error: Exception, file: BinaryIO) -> str:
 
 
 def _formats() -> tuple[str, ...]:
-    """Return those of `FORMATS` that Pillow reads here; plugins may join at any time."""
+    """Return those of `FORMATS` that Pillow can read; plugins may be registered at any time."""
     _load_decoders()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -317,13 +302,7 @@ def _load_decoders() -> None:
         importlib.import_module("pillow_heif").register_heif_opener()
 
 
-def _limit_from_environment() -> None:
-    text = os.environ.get(MAX_PIXELS_VARIABLE)
-    if text is None:
-        return
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"{MAX_PIXELS_VARIABLE}: expected a number of pixels above 0, found {text!r}.")
-    Image.MAX_IMAGE_PIXELS = int(text)
-
-
-_limit_from_environment()
+if (_limit := os.environ.get(MAX_PIXELS_VARIABLE)) is not None:
+    if not _limit.isdecimal() or int(_limit) < 1:
+        raise ConfigError(f"{MAX_PIXELS_VARIABLE}: expected a number of pixels above 0, found {_limit!r}.")
+    Image.MAX_IMAGE_PIXELS = int(_limit)

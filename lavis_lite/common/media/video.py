@@ -1,4 +1,4 @@
-"""Frames of videos, whatever reads them: decord, torchcodec, or a folder of pictures."""
+"""Frames of videos, read by decord or torchcodec, or from a folder of pictures."""
 
 from __future__ import annotations
 
@@ -70,20 +70,20 @@ class _Pictures:
 
 
 def _by_numbers(path: Path) -> list[tuple[int, str]]:
-    """Return what sorts frame2.jpg before frame10.jpg."""
+    """Return a sort key that puts frame2.jpg before frame10.jpg."""
     parts = re.split(r"([0-9]+)", path.name)
     return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts]
 
 
-# By name, in the order in which "auto" tries them. A reader of one's own joins by an entry here.
+# By name, in the order in which "auto" tries them. Add an entry to use another reader.
 READERS: dict[str, Callable[[Path], VideoReader]] = {"decord": _Decord, "torchcodec": _TorchCodec}
 
 
 def open_video(path: str | Path, reader: str = "auto") -> VideoReader:
-    """Open a video file, or a folder of pictures in the order of the numbers in their names.
+    """Open a video file, or a folder of pictures, ordered by the numbers in their names.
 
     Args:
-        reader: "decord", "torchcodec", or "auto" for the first of them that is installed.
+        reader: "decord", "torchcodec", or "auto" for the first one that is installed.
 
     Raises:
         VideoError: no such file, no reader for it, or it cannot be read.
@@ -113,7 +113,7 @@ def _checked(opener: Callable[[Path], VideoReader], path: Path) -> VideoReader:
         video = opener(path)
     except (ImportError, MemoryError):
         raise
-    except Exception as error:  # each library raises kinds of its own
+    except Exception as error:  # the libraries have no common errors
         raise VideoError(f"{path}: cannot be read as a video ({first_line(error)}).") from error
     if len(video) == 0:
         raise VideoError(f"{path}: holds no frame.")
@@ -121,7 +121,7 @@ def _checked(opener: Callable[[Path], VideoReader], path: Path) -> VideoReader:
 
 
 def uniform_indices(frames: int, count: int) -> list[int]:
-    """Return the middle frame of each of `count` equal spans; a short video repeats frames.
+    """Return the indices of the middle frames of `count` equal spans; a short video repeats frames.
 
     >>> uniform_indices(80, 8)
     [5, 15, 25, 35, 45, 55, 65, 75]
@@ -132,9 +132,6 @@ def uniform_indices(frames: int, count: int) -> list[int]:
 
 
 def random_indices(frames: int, count: int) -> list[int]:
-    """Return a frame of each of `count` equal spans, drawn from torch's global generator."""
+    """Return the index of a random frame of each of `count` equal spans (torch's global generator)."""
     draws = torch.rand(count).tolist()
-    return [
-        min(frames - 1, int((n + share) * frames / count))
-        for n, share in zip(range(count), draws, strict=True)
-    ]
+    return [min(frames - 1, int((n + draw) * frames / count)) for n, draw in enumerate(draws)]

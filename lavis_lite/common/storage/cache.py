@@ -1,7 +1,7 @@
-"""Where files are kept, and how they get there: the cache folder and checked downloads.
+"""The cache folder, and files by path or address: downloaded once, and checked.
 
-A download is a file whose name appears only when it is complete. Beside it lies its record,
-`<name>.sha256` (which `sha256sum -c` reads), and while it comes, `<name>.part`.
+A download gets its name only when it is complete. Its record lies beside it as `<name>.sha256` (which
+`sha256sum -c` reads); until then the content lies in `<name>.part`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
@@ -29,60 +29,55 @@ from lavis_lite.common.storage.http import HINT, DownloadError, without_password
 
 logger = logging.getLogger(__name__)
 
-_SUBFOLDER = "downloads"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://|(file):", re.IGNORECASE)
+_HEX_DIGITS = {"md5": 32, "sha256": 64}
 
 
 class NoCacheError(OSError):
-    """There is no place for downloads."""
+    """No folder for downloads: this user has no home folder."""
 
 
 class AddressError(ValueError):
-    """An address that is no valid http(s) or file address, nor a plain path."""
+    """An address that is neither a valid http(s) or file address nor a plain path."""
 
 
 class ChecksumError(DownloadError):
-    """A file that is not the expected one."""
+    """A file that does not have the expected checksum."""
 
 
 def cache_root() -> Path:
-    """Return the folder that downloads and relative `storage` paths lie in; it may not exist yet.
+    """Return the folder for downloads and for relative `storage` paths; it may not exist yet.
 
-    It is `LAVIS_LITE_CACHE` if that is set, else `lavis_lite` in the user's cache folder.
+    This is `LAVIS_LITE_CACHE` if set, else `lavis_lite` in the user's cache folder.
 
     Raises:
-        NoCacheError: neither is there.
+        NoCacheError: neither exists.
     """
-    if chosen := os.environ.get("LAVIS_LITE_CACHE"):
-        return Path(chosen).expanduser().absolute()
+    if folder := os.environ.get("LAVIS_LITE_CACHE"):
+        return Path(folder).expanduser().absolute()
     if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
         return Path(local) / "lavis_lite" / "Cache"
-    if sys.platform == "darwin":
-        return _home() / "Library" / "Caches" / "lavis_lite"
     shared = Path(os.environ.get("XDG_CACHE_HOME", "")).expanduser()
-    # The XDG specification tells to ignore a relative path.
-    return (shared if shared.is_absolute() else _home() / ".cache") / "lavis_lite"
-
-
-def _home() -> Path:
+    if sys.platform != "darwin" and shared.is_absolute():  # the XDG specification ignores relative paths
+        return shared / "lavis_lite"
     try:
-        return Path.home()
+        return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "lavis_lite"
     except (RuntimeError, KeyError):  # no HOME, and a user without a name, as in a container
         raise NoCacheError(
             "there is no folder for downloads, because this user has no home folder; set LAVIS_LITE_CACHE to "
-            "a folder that can be written."
+            "a writable folder."
         ) from None
 
 
 def resolve(storage: str | Path, root: Path | None = None) -> Path:
-    """Return where `storage` lies: `~` expanded, a relative path below `root` (or the cache folder).
+    """Return `storage` as a path: `~` expanded, a relative path below `root` (or the cache folder).
 
     Raises:
         AddressError: `storage` is an address of another kind than file.
     """
     path = local_path(storage)
     if path.is_absolute():
-        return path  # without asking for a cache folder, which there may not be
+        return path  # before `cache_root`, which may not exist
     return (root.expanduser() if root is not None else cache_root()) / path
 
 
@@ -97,14 +92,23 @@ def local_path(path: str | Path) -> Path:
         return Path(path).expanduser()
     parts = urlsplit(str(path))
     if scheme != "file" or parts.netloc not in ("", "localhost"):
-        raise AddressError(f"{path}: is not a place on this machine; give a plain path or file:///")
+        raise AddressError(f"{path}: is not a place on this machine; use a plain path or file:///")
     return Path(url2pathname(parts.path))
+
+
+@functools.cache
+def path_manager() -> PathManager:
+    """Return the iopath manager that `fetch` uses for addresses other than http(s) and file.
+
+    Register a handler with it, and addresses such as `s3://...` work wherever the library accepts one.
+    """
+    return PathManager()
 
 
 def fetch(
     url_or_path: str | Path,
     *,
-    subfolder: str = _SUBFOLDER,
+    subfolder: str = "downloads",
     destination: Path | None = None,
     md5: str | None = None,
     sha256: str | None = None,
@@ -112,173 +116,143 @@ def fetch(
     retries: int = 3,
     max_bytes: int = MAX_BYTES,
 ) -> Path:
-    """Return the local path of a file, downloading it once if it is an http(s) address.
+    """Return the local path of a file; download it first if it is an http(s) address that is not cached.
 
-    What lies on this machine is returned as it is, checked if a checksum is given. A download is
-    checked too, and its checksums and size are recorded beside it: a later
-    call compares those, without reading the file. Only files with such a record are ever
-    replaced. Processes that want the same file at once wait for the first of them.
+    Local files are returned as they are, checked if a checksum is set. The checksums and the size of a
+    download are recorded beside it, so that later calls need not read the file. Only files with such a
+    record are ever replaced. If several processes request a file at once, one downloads and the others wait.
 
     Args:
-        url_or_path: a path, a file or http(s) address, or one that a handler of `path_manager` knows.
-        subfolder: of the cache folder; the file lies in a folder of its own below it.
-        destination: the file to download to, in place of a name in the cache folder.
-        md5: what the file's MD5 must be, in hexadecimal digits.
-        sha256: what its SHA-256 must be.
-        timeout_seconds: for which the server may stay silent.
-        retries: further attempts after a broken connection or a server's error; each continues where
-            the one before was cut off, if the server can do that.
+        url_or_path: a path, a file or http(s) address, or one that a handler of `path_manager` supports.
+        subfolder: of the cache folder; every address has its own folder in it.
+        destination: where to download to, instead of the cache folder.
+        md5: expected MD5, in hexadecimal digits.
+        sha256: expected SHA-256, in hexadecimal digits.
+        timeout_seconds: how long the server may stay silent.
+        retries: further attempts after a broken connection or a server error; each resumes where the previous
+            one stopped, if the server supports it.
         max_bytes: the largest file to download.
 
     Raises:
-        AddressError: an address of another kind, or with a fault.
-        FileNotFoundError: a local path that is no file.
-        ChecksumError: the file is not the expected one; a download of it is not kept.
+        AddressError: an unsupported or invalid address.
+        FileNotFoundError: no file at a local path.
+        ChecksumError: the file does not have the expected checksum; a download of it is deleted.
         DownloadError: the address cannot be read.
     """
-    expected = _expected(url_or_path, md5=md5, sha256=sha256)
+    expected = _expected_checksums(url_or_path, {"md5": md5, "sha256": sha256})
     scheme = _scheme(url_or_path)
     if scheme in (None, "file"):
-        return _checked_local_file(local_path(url_or_path), expected)
+        return _check_local_file(local_path(url_or_path), expected)
     url = str(url_or_path)
     if scheme not in ("http", "https"):
-        return _checked_local_file(_from_handler(url), expected)
+        return _check_local_file(_path_from_handler(url), expected)
     _check_web_address(url)
     target = destination if destination is not None else _cache_path(url, subfolder)
-    if not _fault(url, target, expected):  # before the lock, which a read-only cache could not hold
+    if not _reason_to_download(url, target, expected):  # before locking, which a read-only cache cannot do
         return target
+    read = functools.partial(download, timeout_seconds=timeout_seconds, retries=retries, max_bytes=max_bytes)
     with _locked(target):
-        if fault := _fault(url, target, expected):
+        if reason := _reason_to_download(url, target, expected):
             level = logging.WARNING if target.exists() else logging.INFO
-            logger.log(level, "%s %s: downloading %s", target, fault, url)
-            read = functools.partial(
-                download, timeout_seconds=timeout_seconds, retries=retries, max_bytes=max_bytes
-            )
+            logger.log(level, "%s %s: downloading %s", target, reason, url)
             _download_checked(url, target, expected, read)
     return target
 
 
-@functools.cache
-def path_manager() -> PathManager:
-    """Return the iopath manager that `fetch` asks for addresses other than http(s) and file.
-
-    It knows none at first. Register a handler with it, of iopath or of your own, and `s3://...` works
-    wherever the library takes an address.
-    """
-    return PathManager()
-
-
-def _from_handler(url: str) -> Path:
-    """Return the local copy that a registered iopath handler makes of an address."""
-    local = path_manager().get_local_path(url)
-    if local == url:  # iopath takes what no handler knows for a plain path
-        raise AddressError(
-            f"{without_password(url)}: addresses may start with http://, https:// or file://, or be plain "
-            "paths; download it yourself and set its local path, or register an iopath handler with "
-            "lavis_lite.common.storage.cache.path_manager()"
-        )
-    return Path(local)
+def _checksums(path: Path) -> dict[str, str]:
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            md5.update(chunk)
+            sha256.update(chunk)
+    return {"md5": md5.hexdigest(), "sha256": sha256.hexdigest()}
 
 
-@dataclass
-class _Record:
-    """What is known of a finished download."""
-
-    url: str
-    size: int
-    md5: str
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path, url: str = "") -> _Record:
-        """Read `path` through."""
-        sums = {"md5": hashlib.md5(usedforsecurity=False), "sha256": hashlib.sha256()}
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                for checksum in sums.values():
-                    checksum.update(chunk)
-        return cls(url, path.stat().st_size, sums["md5"].hexdigest(), sums["sha256"].hexdigest())
-
-    @classmethod
-    def load(cls, path: Path) -> _Record | None:
-        """Read the record that `save` wrote; None if there is none that can be read."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            comment, line = path.read_text(encoding="utf-8").splitlines()
-            known = json.loads(comment.removeprefix("#"))
-            return cls(known["url"], int(known["size"]), known["md5"], line.split()[0])
-        return None
-
-    def save(self, path: Path) -> None:
-        """Write the record in the form of `sha256sum`; the rest stands in a comment."""
-        comment = json.dumps({"size": self.size, "md5": self.md5, "url": self.url})
-        with atomic_writer(path, "w") as file:
-            file.write(f"# {comment}\n{self.sha256}  {path.name.removesuffix('.sha256')}\n")
-
-    def differences(self, expected: dict[str, str]) -> str:
-        """Say which expected checksums are not met ("" if all are)."""
-        return "; ".join(
-            f"its {kind} is {getattr(self, kind)}, expected {value}"
-            for kind, value in expected.items()
-            if getattr(self, kind) != value
-        )
+def _write_record(target: Path, record: dict[str, Any]) -> None:
+    """Write the record in the format of `sha256sum`, with the other values in a comment."""
+    comment = json.dumps({key: record[key] for key in ("size", "md5", "url")})
+    with atomic_writer(_record_path(target), "w") as file:
+        file.write(f"# {comment}\n{record['sha256']}  {target.name}\n")
 
 
-def _fault(url: str, target: Path, expected: dict[str, str]) -> str:
-    """Say why `target` must be downloaded ("" if it can be used); without our record it is the user's."""
+def _read_record(target: Path) -> dict[str, Any] | None:
+    """Return what `_write_record` wrote, or None if there is no record, or a damaged one."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError):
+        comment, line = _record_path(target).read_text(encoding="utf-8").splitlines()
+        record = json.loads(comment.removeprefix("#"))
+        return {
+            "size": int(record["size"]),
+            "md5": record["md5"],
+            "url": record["url"],
+            "sha256": line.split()[0],
+        }
+    return None
+
+
+def _differences(record: dict[str, Any], expected: dict[str, str]) -> str:
+    """Describe the checksums that differ from the expected ones ("" if none does)."""
+    return "; ".join(
+        f"its {kind} is {record[kind]}, expected {value}"
+        for kind, value in expected.items()
+        if record[kind] != value
+    )
+
+
+def _reason_to_download(url: str, target: Path, expected: dict[str, str]) -> str:
+    """Return why `target` must be downloaded ("" if it can be used)."""
     if not target.exists():
         return "is not there yet"
-    record = _Record.load(_record_path(target))
-    if record is None:
-        _checked_local_file(target, expected)
+    record = _read_record(target)
+    if record is None:  # a file of the user's
+        _check_local_file(target, expected)
         return ""
-    if (size := target.stat().st_size) != record.size:
-        return f"has {size} bytes in place of {record.size}"
-    if not expected and record.url != url:
-        return f"came from {record.url}"
-    return record.differences(expected)
+    if (size := target.stat().st_size) != record["size"]:
+        return f"has {size} bytes in place of {record['size']}"
+    if not expected and record["url"] != url:
+        return f"came from {record['url']}"
+    return _differences(record, expected)
 
 
 def _download_checked(
     url: str, target: Path, expected: dict[str, str], read: Callable[[str, Path], bool]
 ) -> None:
-    """Put a checked download in the place of `target`; `read` downloads an address to a file."""
+    """Replace `target` by a checked download; `read` downloads an address to a file."""
     partial = target.with_name(target.name + ".part")
     resumed = read(url, partial)
-    record = _Record.of(partial, url)
-    if resumed and record.differences(expected):
-        discard(partial)  # the beginning may have been of another version
+    checksums = _checksums(partial)
+    if resumed and _differences(checksums, expected):
+        discard(partial)  # the beginning may belong to another version
         read(url, partial)
-        record = _Record.of(partial, url)
-    if differences := record.differences(expected):
+        checksums = _checksums(partial)
+    size = partial.stat().st_size
+    if differences := _differences(checksums, expected):
         discard(partial)
         raise ChecksumError(
-            f"{url}: {differences} ({record.size} bytes came). The file on the server is another one or "
-            f"was changed on the way: correct the expected checksum if you trust the server. {HINT}"
+            f"{without_password(url)}: {differences} ({size} bytes came). The file on the server is another "
+            f"one or was changed on the way: correct the expected checksum if you trust the server. {HINT}"
         )
-    # In this order, so that at no moment a file stands beside another's record or, unless a person
-    # put it there, beside none.
+    # This order never leaves a file beside the record of another one, nor a download without a record.
     target.unlink(missing_ok=True)
-    record.save(_record_path(target))
+    _write_record(target, {**checksums, "size": size, "url": url})
     partial.replace(target)
     discard(partial)
 
 
-def _checked_local_file(path: Path, expected: dict[str, str]) -> Path:
+def _check_local_file(path: Path, expected: dict[str, str]) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
-    if expected and (differences := _Record.of(path).differences(expected)):
+    if expected and (differences := _differences(_checksums(path), expected)):
         raise ChecksumError(f"{path}: {differences}. It is not the expected file; move or replace it.")
     return path
 
 
-def _expected(url_or_path: str | Path, **checksums: str | None) -> dict[str, str]:
-    """Return the checksums that are given, in lower case."""
-    lengths = {"md5": 32, "sha256": 64}
+def _expected_checksums(url_or_path: str | Path, checksums: dict[str, str | None]) -> dict[str, str]:
+    """Return the checksums that are not None, in lower case."""
     expected = {kind: value.strip().lower() for kind, value in checksums.items() if value is not None}
     for kind, value in expected.items():
-        if not re.fullmatch(rf"[0-9a-f]{{{lengths[kind]}}}", value):
+        if not re.fullmatch(rf"[0-9a-f]{{{_HEX_DIGITS[kind]}}}", value):
             raise ValueError(
-                f"{url_or_path}: {kind} must be {lengths[kind]} hexadecimal digits, found {value!r}"
+                f"{url_or_path}: {kind} must be {_HEX_DIGITS[kind]} hexadecimal digits, found {value!r}"
             )
     return expected
 
@@ -286,6 +260,18 @@ def _expected(url_or_path: str | Path, **checksums: str | None) -> dict[str, str
 def _scheme(path: str | Path) -> str | None:
     match = _SCHEME.match(path) if isinstance(path, str) else None
     return (match[1] or match[2]).lower() if match else None
+
+
+def _path_from_handler(url: str) -> Path:
+    """Return the local copy that a registered iopath handler makes of an address."""
+    local = path_manager().get_local_path(url)
+    if local == url:  # iopath treats an address without a handler as a plain path
+        raise AddressError(
+            f"{without_password(url)}: addresses may start with http://, https:// or file://, or be plain "
+            "paths; download it yourself and set its local path, or register an iopath handler with "
+            "lavis_lite.common.storage.cache.path_manager()"
+        )
+    return Path(local)
 
 
 def _check_web_address(url: str) -> None:
@@ -309,7 +295,7 @@ def _record_path(target: Path) -> Path:
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    """Hold the one lock for writing `target`."""
+    """Hold the lock for writing `target`."""
     lock = FileLock(target.with_name(target.name + ".lock"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -320,7 +306,7 @@ def _locked(target: Path) -> Iterator[None]:
             lock.acquire()
     except OSError as error:
         raise DownloadError(
-            f"{target.parent}: cannot be written ({error}); set LAVIS_LITE_CACHE to a folder that can"
+            f"{target.parent}: cannot be written ({error}); set LAVIS_LITE_CACHE to a writable folder"
         ) from error
     try:
         yield

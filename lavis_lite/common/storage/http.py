@@ -1,17 +1,16 @@
-"""Files on web servers: what an answer means, what is tried again, and never two versions in one file."""
+"""Reading files from web servers: resumed, retried, and never mixing two versions of a file."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
 import logging
 import os
 import re
-import ssl
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -21,14 +20,14 @@ import httpx2
 
 logger = logging.getLogger(__name__)
 
-HINT = "Look at the address in a browser, or set the path of a local copy in its place."
+HINT = "Open the address in a browser to check it, or set the path of a local copy instead."
 RETRYABLE_STATUS = {408, 425, 429, 500, 502, 503, 504}
 MAX_REDIRECTS = 10
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 60.0
-# Retries are counted again from zero only after this much more has come.
+# The count of failed attempts restarts from zero after this much new content.
 PROGRESS_BYTES = 1 << 20
-# A server that sends less than this is as good as broken: a timeout sees only complete silence.
+# A timeout only notices complete silence; a server that sends less than this counts as broken, too.
 SLOWEST_BYTES_PER_SECOND = 1024
 SLOW_SECONDS = 60.0
 
@@ -38,11 +37,11 @@ class DownloadError(OSError):
 
 
 class TransientError(Exception):
-    """An attempt failed in a way that another attempt may not.
+    """An attempt failed in a way that a further attempt may not.
 
     Args:
         message: what happened.
-        wait_seconds: for how long the server asks to wait.
+        wait_seconds: how long the server asks to wait.
     """
 
     def __init__(self, message: str, wait_seconds: float = 0.0) -> None:
@@ -52,65 +51,25 @@ class TransientError(Exception):
 
 @dataclass(frozen=True)
 class Version:
-    """What a server says of the file that it sends.
+    """A version of a remote file.
 
     Attributes:
-        validator: a strong ETag or a date, by which If-Range recognizes the version; None where the
-            server gives neither.
-        length: in bytes; None where the server does not say.
+        validator: a strong ETag or a date for If-Range; None if the server sends neither.
+        length: in bytes; None if the server does not say.
     """
 
     validator: str | None = None
     length: int | None = None
 
 
-class Retries:
-    """How often one file has been asked for without progress.
-
-    Args:
-        url: as errors name it.
-        limit: how many further attempts follow a failed one.
-    """
-
-    def __init__(self, url: str, limit: int) -> None:
-        if limit < 0:
-            raise ValueError(f"retries must not be negative, found {limit}")
-        self.url = url
-        self.limit = limit
-        self._failures = 0
-        self._bytes = 0
-
-    def count(self, size: int) -> None:
-        """Note that `size` further bytes have come."""
-        self._bytes += size
-        if self._bytes >= PROGRESS_BYTES:
-            self._failures = self._bytes = 0
-
-    def wait_after(self, error: TransientError) -> None:
-        """Wait before the next attempt.
-
-        Raises:
-            DownloadError: there have been enough attempts.
-        """
-        self._failures += 1
-        self._bytes = 0
-        if self._failures > self.limit:
-            raise DownloadError(
-                f"{without_password(self.url)}: {error}, in attempt {self._failures}. {HINT}"
-            ) from error
-        seconds = max(error.wait_seconds, FIRST_WAIT_SECONDS * 2 ** (self._failures - 1))
-        logger.warning("%s: %s; trying again in %g s", without_password(self.url), error, seconds)
-        time.sleep(min(seconds, LONGEST_WAIT_SECONDS))
-
-
-@dataclass
+@dataclass(frozen=True)
 class Answer:
-    """The content that a server sends.
+    """An open response with content.
 
     Attributes:
-        response: an open response; close it after use.
-        start: the place in the file where the content begins: the one asked for, or 0.
-        version: which version of the file it is.
+        response: close it after use.
+        start: position in the file where the content begins: the requested offset, or 0.
+        version: the version of the file that is being sent.
     """
 
     url: str
@@ -119,99 +78,140 @@ class Answer:
     version: Version
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the content as it comes, up to the end of the file.
+        """Yield the content up to the end of the file.
 
         Raises:
             TransientError: the connection broke off, or the server is too slow.
-            DownloadError: a web page comes in place of the file.
+            DownloadError: the content is a web page.
         """
-        position, watch = self.start, _SpeedWatch()
+        position, length = self.start, self.version.length
+        received, waited = 0, 0.0  # only the waiting counts: the consumer may take its time
         pieces = self.response.iter_raw()
         while True:
+            began = time.monotonic()
             try:
-                with watch:
-                    chunk = next(pieces, b"")
+                chunk = next(pieces, b"")
             except (httpx2.TransportError, httpx2.StreamError, OSError) as error:
-                length = f" of {self.version.length}" if self.version.length is not None else ""
+                total = f" of {length}" if length is not None else ""
                 raise TransientError(
-                    f"broken off after {position}{length} bytes ({_reason(error)})"
+                    f"broken off after {position}{total} bytes ({_reason(error)})"
                 ) from error
+            received, waited = received + len(chunk), waited + time.monotonic() - began
             if not chunk:
                 break
             if position == 0:
                 self._refuse_page(chunk)
             position += len(chunk)
             yield chunk
-            watch.check(len(chunk))
-        if self.version.length is not None and position != self.version.length:
-            raise TransientError(f"broken off after {position} of {self.version.length} bytes")
+            if waited >= SLOW_SECONDS:
+                if received < SLOWEST_BYTES_PER_SECOND * waited:
+                    raise TransientError(f"only {received} bytes came in {waited:.0f} s")
+                received, waited = 0, 0.0
+        if length is not None and position != length:
+            raise TransientError(f"broken off after {position} of {length} bytes")
 
     def _refuse_page(self, beginning: bytes) -> None:
-        """Refuse the pages that log-ins, quotas and hotel networks send in a file's place."""
-        kind = self.response.headers.get("Content-Type", "").split(";")[0].strip().lower()
+        """Refuse the pages that logins, quotas and hotel networks send instead of a file."""
+        is_page = self.response.headers.get("Content-Type", "").lower().startswith("text/html")
         if (
-            kind == "text/html"
+            is_page
             and beginning.lstrip()[:1] == b"<"
-            and not _path(self.url).endswith((".html", ".htm"))
+            and not urlsplit(self.url).path.endswith((".html", ".htm"))
         ):
-            raise DownloadError(
-                f"{without_password(self.url)}: the server answers with a web page in place of the "
-                f"file. {HINT}"
-            )
+            raise download_error(self.url, "the server answers with a web page in place of the file")
 
 
-def connect(url: str, offset: int, version: Version, timeout_seconds: float) -> Answer:
-    """Ask for a file from byte `offset` on, or from its beginning where it is not surely the same version.
+def read_chunks(
+    url: str, *, offset: int = 0, version: Version | None = None, timeout_seconds: float, retries: int
+) -> Generator[tuple[Answer, bytes], None, None]:
+    """Yield the content of `url` from byte `offset` on, reconnecting when the connection breaks off.
+
+    An empty chunk announces each response. The response continues where the previous one ended, or starts
+    at 0 again if the server does not confirm that the file is still the same version.
 
     Args:
         url: an http(s) address.
-        offset: how many bytes of `version` are here already.
-        version: what the server said when it sent them.
-        timeout_seconds: for which the server may stay silent.
+        offset: how many bytes of `version` are already there.
+        version: what the server said about the file when it sent those.
+        timeout_seconds: how long the server may stay silent.
+        retries: further attempts after a failed one without progress.
 
     Raises:
-        TransientError: the server cannot be reached, or not now.
-        DownloadError: it refuses, or the address is not valid.
+        DownloadError: the server refuses, or the last attempt failed.
+    """
+    if retries < 0:
+        raise ValueError(f"retries must not be negative, found {retries}")
+    version = version or Version()
+    failures, farthest = 0, offset
+    while True:
+        try:
+            answer = connect(url, offset, version, timeout_seconds)
+            offset, version = answer.start, answer.version
+            with contextlib.closing(answer.response):
+                yield answer, b""
+                for chunk in answer.chunks():
+                    offset += len(chunk)
+                    if offset >= farthest + PROGRESS_BYTES:
+                        failures, farthest = 0, offset
+                    yield answer, chunk
+            return
+        except TransientError as error:
+            failures += 1
+            farthest = max(farthest, offset)
+            if failures > retries:
+                raise download_error(url, f"{error}, in attempt {failures}") from error
+            seconds = max(error.wait_seconds, FIRST_WAIT_SECONDS * 2 ** (failures - 1))
+            logger.warning("%s: %s; trying again in %g s", without_password(url), error, seconds)
+            time.sleep(min(seconds, LONGEST_WAIT_SECONDS))
+
+
+def connect(url: str, offset: int, version: Version, timeout_seconds: float) -> Answer:
+    """Request a file from byte `offset` on, or all of it if it may not be the same version.
+
+    Raises:
+        TransientError: the server cannot be reached, or is busy.
+        DownloadError: the server refuses, or the address is not valid.
     """
     headers = {"User-Agent": "lavis-lite", "Accept-Encoding": "identity"}
     if offset and version.validator:
         headers |= {"Range": f"bytes={offset}-", "If-Range": version.validator}
     response = _send(url, headers, timeout_seconds)
     if response.status_code == 200:
-        _refuse_encoding(url, response)
-        return Answer(url, response, 0, Version(_validator(response), _length(response)))
+        encoding = response.headers.get("Content-Encoding", "identity")
+        # Some servers declare every .gz file as compressed for the transfer.
+        if encoding != "identity" and not urlsplit(url).path.endswith(("gz", "bz2", "xz", "zst", "br")):
+            response.close()
+            raise download_error(url, f"the server sends it as {encoding}, though asked not to")
+        length = response.headers.get("Content-Length", "")
+        return Answer(
+            url, response, 0, Version(_validator(response), int(length) if length.isdecimal() else None)
+        )
     if response.status_code == 206 and _continues(response, offset, version):
         return Answer(url, response, offset, version)
     response.close()
     if response.status_code in (206, 416) and "Range" in headers:
         return connect(url, 0, Version(), timeout_seconds)
-    answer = f"the server answers {response.status_code} {response.reason_phrase}"
+    message = f"the server answers {response.status_code} {response.reason_phrase}"
     if response.status_code in RETRYABLE_STATUS:
-        raise TransientError(answer, _seconds_to_wait(response))
-    raise DownloadError(f"{without_password(url)}: {answer}. {HINT}")
+        raise TransientError(message, _retry_after(response))
+    raise download_error(url, message)
 
 
 class RemoteFile(io.RawIOBase):
-    """The bytes behind an address, read once from beginning to end, also over several connections.
+    """A remote file, read once from beginning to end, over several connections if need be.
 
-    Reading raises `DownloadError` where the server refuses, stays away for `retries` further attempts,
-    or has another version by now: what was read is never made of two versions.
+    Reading raises `DownloadError` if the server refuses, does not recover within `retries` further attempts,
+    or has replaced the file: the bytes are never a mix of two versions.
 
     Args:
         url: an http(s) address.
-        timeout_seconds: for which the server may stay silent.
+        timeout_seconds: how long the server may stay silent.
         retries: further attempts after a failed one.
     """
 
     def __init__(self, url: str, *, timeout_seconds: float = 60, retries: int = 3) -> None:
         self.url = url
-        self.timeout_seconds = timeout_seconds
-        self._retries = Retries(url, retries)
-        self._position = 0
-        self._digest = hashlib.blake2b()  # of all bytes so far, to compare another version with
-        self._version = Version()
-        self._answer: Answer | None = None
-        self._chunks: Iterator[bytes] = iter(())
+        self._chunks = self._read_one_version(timeout_seconds, retries)
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
@@ -219,21 +219,9 @@ class RemoteFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read into `buffer`; return how many bytes, 0 at the end of the file."""
-        while not self._rest:
-            try:
-                if self._answer is None:
-                    self._connect()
-                self._rest = memoryview(next(self._chunks, b""))
-            except TransientError as error:
-                self._disconnect()
-                self._retries.wait_after(error)
-                continue
-            if not self._rest:
-                return 0
-            self._digest.update(self._rest)
-            self._position += len(self._rest)
-            self._retries.count(len(self._rest))
+        """Read into `buffer`; return the number of bytes, 0 at the end of the file."""
+        if not self._rest:
+            self._rest = memoryview(next(self._chunks, b""))
         count = min(len(buffer), len(self._rest))
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
@@ -241,56 +229,60 @@ class RemoteFile(io.RawIOBase):
 
     def close(self) -> None:
         """Close the connection."""
-        self._disconnect()
+        self._chunks.close()
         super().close()
 
-    def _disconnect(self) -> None:
-        if self._answer is not None:
-            self._answer.response.close()
-            self._answer = None
-
-    def _connect(self) -> None:
-        """Take an answer that continues where reading stands."""
-        self._answer = connect(self.url, self._position, self._version, self.timeout_seconds)
-        self._chunks = self._answer.chunks()
-        if self._answer.start < self._position:
-            self._skip_what_is_known(self._answer)
-        self._version = self._answer.version
-
-    def _skip_what_is_known(self, answer: Answer) -> None:
-        """Read the beginning of a whole file again, and compare it: not every server names its versions."""
-        digest = hashlib.blake2b()
-        left = self._position if answer.version == self._version else 0
-        while left:
-            chunk = next(self._chunks, b"")
-            digest.update(chunk[:left])
+    def _read_one_version(self, timeout_seconds: float, retries: int) -> Generator[bytes, None, None]:
+        """Yield each byte once. Content that is sent again is compared: not every server names versions."""
+        version, position, digest = Version(), 0, hashlib.blake2b()  # of what has been yielded
+        repeated, repeated_digest = 0, hashlib.blake2b()  # of what the current response has sent again
+        for answer, chunk in read_chunks(self.url, timeout_seconds=timeout_seconds, retries=retries):
             if not chunk:
-                break
-            if len(chunk) > left:
-                self._chunks = _chain(chunk[left:], self._chunks)
-            left -= min(left, len(chunk))
-        if digest.digest() != self._digest.digest():
-            raise DownloadError(
-                f"{without_password(self.url)}: the server's file changed while it was being read."
-            )
+                if position and answer.version != version:
+                    raise self._changed()
+                version = answer.version
+                if answer.start == 0:
+                    repeated, repeated_digest = 0, hashlib.blake2b()
+                continue
+            known, new = chunk[: position - repeated], chunk[position - repeated :]
+            if known:
+                repeated += len(known)
+                repeated_digest.update(known)
+                if repeated == position and repeated_digest.digest() != digest.digest():
+                    raise self._changed()
+            if new:
+                digest.update(new)
+                position = repeated = position + len(new)
+                yield new
+        if repeated < position:
+            raise self._changed()
+
+    def _changed(self) -> DownloadError:
+        return DownloadError(
+            f"{without_password(self.url)}: the server's file changed while it was being read."
+        )
 
 
-def check_web_redirect(url: str, goal: str) -> None:
+def check_web_redirect(url: str, target: str) -> None:
     """Refuse a redirect that leaves the web, or gives up the encryption of https.
 
     Raises:
         DownloadError: names both addresses.
     """
-    before, after = urlsplit(url).scheme, urlsplit(goal).scheme
+    before, after = urlsplit(url).scheme, urlsplit(target).scheme
     if after not in ("http", "https") or (before == "https" and after == "http"):
-        raise DownloadError(
-            f"{without_password(url)}: redirects to {without_password(goal)}, which is not followed "
-            f"from {before}. {HINT}"
+        raise download_error(
+            url, f"redirects to {without_password(target)}, which is not followed from {before}"
         )
 
 
+def download_error(url: str, reason: str) -> DownloadError:
+    """Return the error for an address that cannot be read."""
+    return DownloadError(f"{without_password(url)}: {reason}. {HINT}")
+
+
 def without_password(url: str) -> str:
-    """Return an address as it may be shown: without a user's name and password.
+    """Return an address without its user name and password.
 
     >>> without_password("https://me:secret@host/a.tar")
     'https://host/a.tar'
@@ -298,64 +290,31 @@ def without_password(url: str) -> str:
     return re.sub(r"//[^/?#]*@", "//", url, count=1)
 
 
-class _SpeedWatch:
-    """How fast a server sends, measured only while it is waited for; the reader may take its time."""
-
-    def __init__(self) -> None:
-        self._bytes = 0
-        self._seconds = 0.0
-        self._began = 0.0
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *error: object) -> None:
-        self._seconds += time.monotonic() - self._began
-
-    def check(self, size: int) -> None:
-        """Count a chunk of `size` bytes.
-
-        Raises:
-            TransientError: the server is slower than it may be.
-        """
-        self._bytes += size
-        if self._seconds < SLOW_SECONDS:
-            return
-        if self._bytes < SLOWEST_BYTES_PER_SECOND * self._seconds:
-            raise TransientError(f"only {self._bytes} bytes came in {self._seconds:.0f} s")
-        self._bytes, self._seconds = 0, 0.0
-
-
 def _send(url: str, headers: dict[str, str], timeout_seconds: float) -> httpx2.Response:
-    """Return the answer to a request, its content unread, after redirects within the web."""
+    """Return the response to a GET request after redirects, its content unread."""
+    client = _client(os.getpid())
     try:
-        request = _client(os.getpid()).build_request("GET", url, headers=headers, timeout=timeout_seconds)
+        request = client.build_request("GET", url, headers=headers, timeout=timeout_seconds)
         for _ in range(MAX_REDIRECTS):
-            response = _client(os.getpid()).send(request, stream=True, follow_redirects=False)
-            if not response.has_redirect_location:
+            response = client.send(request, stream=True)
+            if response.next_request is None:
                 return response
             response.close()
-            if response.next_request is None:
-                raise DownloadError(
-                    f"{without_password(url)}: redirects to an address that is not valid. {HINT}"
-                )
             check_web_redirect(str(response.url), str(response.next_request.url))
             request = response.next_request
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-        raise DownloadError(f"{without_password(url)}: is not a valid address ({error}).") from error
+        raise download_error(url, f"is not a valid address ({error})") from error
     except httpx2.TransportError as error:
-        if isinstance(error.__context__, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY" in str(error):
-            raise DownloadError(
-                f"{without_password(url)}: the server's certificate is not trusted ({error})."
-            ) from error
+        if "CERTIFICATE_VERIFY" in str(error):
+            raise download_error(url, f"the server's certificate is not trusted ({error})") from error
         raise TransientError(f"the server cannot be reached ({_reason(error)})") from error
-    raise DownloadError(f"{without_password(url)}: redirects more than {MAX_REDIRECTS} times. {HINT}")
+    raise download_error(url, f"redirects more than {MAX_REDIRECTS} times")
 
 
 @functools.lru_cache(maxsize=1)
 def _client(process: int) -> httpx2.Client:
     """Return the client of a process: connections must not be shared with a forked one."""
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells of every request
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request
     return httpx2.Client()
 
 
@@ -367,44 +326,20 @@ def _continues(response: httpx2.Response, offset: int, version: Version) -> bool
     return version.length is None or match[2] in (str(version.length), "*")
 
 
-def _refuse_encoding(url: str, response: httpx2.Response) -> None:
-    """Refuse what was compressed for the transfer only; some servers mark every .gz file so."""
-    encoding = response.headers.get("Content-Encoding", "identity")
-    if encoding != "identity" and not _path(url).endswith(("gz", "bz2", "xz", "zst", "br")):
-        response.close()
-        raise DownloadError(
-            f"{without_password(url)}: the server sends it as {encoding}, though asked not to. {HINT}"
-        )
-
-
 def _validator(response: httpx2.Response) -> str | None:
     tag = response.headers.get("ETag", "")
     return tag if tag.startswith('"') else response.headers.get("Last-Modified")
 
 
-def _length(response: httpx2.Response) -> int | None:
-    length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() else None
-
-
-def _seconds_to_wait(response: httpx2.Response) -> float:
-    """Return what Retry-After says, in seconds or as a date."""
+def _retry_after(response: httpx2.Response) -> float:
+    """Return the seconds of Retry-After, which holds a number or a date."""
     value = response.headers.get("Retry-After", "")
     if value.isdecimal():
         return float(value)
-    with suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     return 0.0
 
 
 def _reason(error: Exception) -> str:
     return "timed out" if isinstance(error, httpx2.TimeoutException) else str(error) or type(error).__name__
-
-
-def _path(url: str) -> str:
-    return urlsplit(url).path
-
-
-def _chain(first: bytes, others: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from others

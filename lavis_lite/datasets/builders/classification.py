@@ -14,7 +14,7 @@ from lavis_lite.common.registry import registry
 from lavis_lite.datasets.annotations import Records, read_records
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 from lavis_lite.datasets.builders.shapes_drawn import DrawnBuilder, DrawnConfig
-from lavis_lite.datasets.classification import ClassificationDataset, check_labels, labelled_folders
+from lavis_lite.datasets.classification import ClassificationDataset, check_labels, labeled_folders
 from lavis_lite.datasets.shapes.write_classification import ClassificationSettings, write_classification
 
 
@@ -82,9 +82,9 @@ class ImageNetBuilder(ClassificationBuilder):
         """Return one split; classes are numbered as in "train", whatever the split has of them."""
         self.check_split(split)
         root = self.image_root() / split
-        records, names = labelled_folders(root)
+        records, names = labeled_folders(root)
         trained = self.image_root() / "train"
-        classes = labelled_folders(trained)[1] if trained.is_dir() and split != "train" else names
+        classes = labeled_folders(trained)[1] if trained.is_dir() and split != "train" else names
         if classes != names:
             named = [{"image": record["image"], "label": names[record["label"]]} for record in records]
             records = check_labels(Records(root, named), classes, with_text=False)

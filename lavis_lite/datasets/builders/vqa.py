@@ -121,7 +121,7 @@ def _read_json(path: Path) -> Any:
 class COCOVQABuilder(VQABuilder):
     """VQA v2: questions about COCO, each answered by ten people."""
 
-    default_configs: ClassVar[Mapping[str, str]] = {"default": "coco_vqa"}
+    default_configs: ClassVar[Mapping[str, str]] = {"default": "coco_vqa", "eval": "coco_vqa"}
 
 
 @registry.register_builder("vg_vqa")

@@ -19,10 +19,8 @@ from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.distributed import leave_signals_to_parent, start_workers
 from lavis_lite.common.seeding import key_seed, seeded_scope
 from lavis_lite.datasets.loading import ATTEMPTS, READ_ERRORS, Finish, Policy
-from lavis_lite.datasets.web.dataset import WebDataset
-from lavis_lite.datasets.web.first_look import check_usable
+from lavis_lite.datasets.web.dataset import WebDataset, check_usable
 from lavis_lite.datasets.web.index import INDEX_FILE
-from lavis_lite.datasets.web.samples import has_image, without_image
 from lavis_lite.datasets.web.shards import (
     SHARD_ERRORS,
     Damage,
@@ -33,6 +31,7 @@ from lavis_lite.datasets.web.shards import (
     UnusedMembers,
     error_text,
     read_shard,
+    require_images,
 )
 
 SPARE = 32  # samples kept to stand in for one that cannot be read
@@ -313,18 +312,14 @@ class _Stream(IterableDataset):
             count = 0
             unused = UnusedMembers()
             try:
-                for item in read_shard(shard):
+                for item in require_images(read_shard(shard)):
                     if isinstance(item, Damage):
                         self._note(f"{shard.name} {item.text}", f"{shard.name}: {item.text}")
-                    elif isinstance(item, UnusedMember):
-                        if item.is_loss:
-                            unused.add(item)
-                    elif has_image(item):
+                    elif not isinstance(item, UnusedMember):
                         count += 1
                         yield item
-                    else:
-                        for member in without_image(item):
-                            unused.add(member)
+                    elif item.is_loss:
+                        unused.add(item)
             except SHARD_ERRORS as error:
                 self._note(f"{shard.name} {type(error).__name__}", error_text(shard, error))
             self.count += count

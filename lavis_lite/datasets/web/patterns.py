@@ -1,4 +1,4 @@
-"""From the patterns of a config to the names of shards, each checked as it will be opened."""
+"""Expansion of shard patterns to names, each checked as it will be opened."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import logging
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lavis_lite.common.config.schema import ConfigError
@@ -20,41 +20,40 @@ SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_NAMES = 1_000_000  # from one pattern
 _OTHER_ARCHIVES = (".bz2", ".tbz2", ".xz", ".txz", ".zst", ".tzst", ".lz4", ".zip", ".7z", ".rar", ".gz")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
-# Two colons part patterns, but for those within the brackets of an address of IP version 6.
+# Two colons separate patterns, except within the brackets of an IPv6 address.
 _SEPARATOR = re.compile(r"::(?![^][/]*\])")
+_RANGE = re.compile(r"(-?\d{1,18}|[A-Za-z])\.\.(-?\d{1,18}|[A-Za-z])(?:\.\.(-?\d{1,9}))?")
 
 logger = logging.getLogger(__name__)
 
 
 def expand(pattern: str, allow_pipe: bool) -> list[str]:
-    """Return the shards that a pattern names: paths of files that are there, addresses, commands.
+    """Return the shards that a pattern names: paths of existing files, addresses, commands.
 
-    A path is never one that could be taken for an address or a command.
+    A path in the result cannot be mistaken for an address or a command.
 
     Raises:
-        ConfigError: it names nothing, something other than a file, a scheme that is not read, a command
-            where none is allowed, or more than `MAX_NAMES` shards.
+        ConfigError: it names nothing, something other than a file, an unknown scheme, a command that is
+            not allowed, or more than `MAX_NAMES` shards.
     """
-    if _is_there(pattern):
-        return _of_path(pattern, pattern)
+    if _exists(pattern):
+        return _expand_path(pattern, pattern)
     if is_pipe(pattern.strip()) and allow_pipe:  # braces and colons belong to the command
         return [PIPE + pattern.strip()[len(PIPE) :]]
     names: list[str] = []
     for part in _SEPARATOR.split(pattern):
         for text in expand_braces(part):
-            names += _of_text(text, pattern, allow_pipe)
+            names += _expand_text(text, pattern, allow_pipe)
             if len(names) > MAX_NAMES:
                 raise _too_many(pattern)
     return names
 
 
-def _of_text(text: str, pattern: str, allow_pipe: bool) -> list[str]:
-    """Return what a text without braces names; this is the last word on what it is."""
-    if _is_there(text):
-        return _of_path(text, pattern)
+def _expand_text(text: str, pattern: str, allow_pipe: bool) -> list[str]:
+    """Return what a text without braces names; nothing after this decides what it is."""
     scheme = _SCHEME.match(text.strip())
-    if scheme is None:
-        return _of_path(text, pattern)
+    if scheme is None or _exists(text):
+        return _expand_path(text, pattern)
     if is_pipe(text.strip()):
         if not allow_pipe:
             raise ConfigError(
@@ -66,39 +65,37 @@ def _of_text(text: str, pattern: str, allow_pipe: bool) -> list[str]:
         return [address]
     raise ConfigError(
         f"shards: {text!r} is neither a file here nor an address that is read (local paths, http:// and "
-        f"https://). Copy the shards to this machine, or use a command (pipe:...) with allow_pipe: true."
+        "https://). Copy the shards to this machine, or use a command (pipe:...) with allow_pipe: true."
     )
 
 
-def _of_path(text: str, pattern: str) -> list[str]:
+def _expand_path(text: str, pattern: str) -> list[str]:
     try:
         path = Path(text).expanduser()
-        is_folder, is_there = path.is_dir(), path.exists()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, a user that is not known
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, an unknown user
         raise ConfigError(f"shards: {pattern!r:.200} names no file ({first_line(error)}).") from error
     if not text.strip():
         raise ConfigError(f"shards: {pattern!r:.200} names no file: a name in it is empty.")
+    files = [path]
     if is_folder:
-        files = _of_folder(path)
-    elif not is_there and glob.has_magic(text):
-        names = glob.iglob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes relative patterns only)
-        files = sorted(map(Path, names))
+        files = _files_in(path)
+    elif not exists and glob.has_magic(text):
+        matches = glob.iglob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes relative patterns only)
+        files = sorted(map(Path, matches))
         if not files:
             raise ConfigError(f"shards: {pattern!r} names no file: nothing matches {str(path)!r}.")
-    else:
-        files = [path]
     for file in files:
         _check_file(file, pattern)
-    return [_unmistakable(file) for file in files]
+    # "pipe:x.tar" may be the name of a file
+    return [f"./{file}" if _SCHEME.match(str(file).strip()) else str(file) for file in files]
 
 
-def _of_folder(folder: Path) -> list[Path]:
+def _files_in(folder: Path) -> list[Path]:
     check_index(folder)
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     shards = [file for file in files if file.name.lower().endswith(SHARD_SUFFIXES)]
-    others = [
-        file.name for file in files if file not in shards and file.name.lower().endswith(_OTHER_ARCHIVES)
-    ]
+    others = [f.name for f in files if f not in shards and f.name.lower().endswith(_OTHER_ARCHIVES)]
     if not shards:
         hint = f" It holds {', '.join(others[:3])}: unpack or decompress them." if others else ""
         if any(file.is_dir() for file in files):
@@ -124,26 +121,20 @@ def _check_file(file: Path, pattern: str) -> None:
         raise ConfigError(f"shards: {file} is a {kind_of(mode)}, not a file.")
 
 
-def _is_there(text: str) -> bool:
+def _exists(text: str) -> bool:
     try:
         return Path(text).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):  # too long, a NUL, a user that is not known
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL, an unknown user
         return False
 
 
-def _unmistakable(path: Path) -> str:
-    """Return a path as a name that is neither an address nor a command, whatever the file is called."""
-    name = str(path)
-    return f"./{name}" if _SCHEME.match(name.strip()) and not path.is_absolute() else name
-
-
 def expand_braces(text: str) -> Iterator[str]:
-    """Yield what a text with ``{a,b}``, ``{000..127}`` or ``{0..8..2}`` stands for, in order.
+    """Yield the expansions of ``{a,b}``, ``{000..127}`` and ``{0..8..2}`` in a text, in order.
 
-    Braces that are neither are left as they are.
+    Other braces stay as they are.
 
     Raises:
-        ConfigError: it stands for more than `MAX_NAMES` texts.
+        ConfigError: more than `MAX_NAMES` expansions.
 
     >>> list(expand_braces("{a,b}/{08..10}.tar"))[:4]
     ['a/08.tar', 'a/09.tar', 'a/10.tar', 'b/08.tar']
@@ -170,46 +161,41 @@ def _expanded(text: str) -> Iterator[str]:
 
 
 def _count(text: str) -> int:
-    """Return how many texts `text` stands for, without making them."""
+    """Return the number of expansions, without making them."""
     group = _first_group(text)
     if group is None:
         return 1
     _, choices, after = group
-    own = len(choices) if isinstance(choices, _Range) else sum(_count(choice) for choice in choices)
-    return own * _count(after)
+    return (len(choices) if isinstance(choices, _Range) else sum(map(_count, choices))) * _count(after)
 
 
-class _Range:
-    """The texts of ``{first..last..step}``, with as many digits as its ends have where one has zeros."""
+class _Range(Sequence[str]):
+    """The texts of ``{first..last..step}``, zero-padded if one of its ends is."""
 
     def __init__(self, first: str, last: str, step: str | None) -> None:
         self._is_letter = first.isalpha()
         start, stop = (ord(first), ord(last)) if self._is_letter else (int(first), int(last))
         by = max(1, abs(int(step or 1)))
         self._values = range(start, stop + 1, by) if start <= stop else range(start, stop - 1, -by)
-        padded = any(re.match(r"-?0\d", end) for end in (first, last))
-        self._width = max(len(first), len(last)) if padded else 0
+        is_padded = any(re.match(r"-?0\d", end) for end in (first, last))
+        self._width = max(len(first), len(last)) if is_padded else 0
 
     def __len__(self) -> int:
-        return min(len(self._values), MAX_NAMES + 1)
+        return len(self._values)
 
-    def __iter__(self) -> Iterator[str]:
-        for value in self._values:
-            yield chr(value) if self._is_letter else f"{value:0{self._width}d}"
-
-
-_RANGE = re.compile(r"(-?\d{1,18}|[A-Za-z])\.\.(-?\d{1,18}|[A-Za-z])(?:\.\.(-?\d{1,9}))?")
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]  # slices are not needed
+        value = self._values[index]
+        return chr(value) if self._is_letter else f"{value:0{self._width}d}"
 
 
-def _first_group(text: str) -> tuple[str, list[str] | _Range, str] | None:
-    """Return what stands before the first braces that mean several texts, these texts, and the rest."""
+def _first_group(text: str) -> tuple[str, Sequence[str], str] | None:
+    """Return what precedes the first braces that can be expanded, their choices, and the rest."""
     for start, commas, end in sorted(_braces(text)):
         ends = _RANGE.fullmatch(text, start + 1, end)
         if ends and ends[1].isalpha() == ends[2].isalpha():
             return text[:start], _Range(ends[1], ends[2], ends[3]), text[end + 1 :]
         if commas:
-            cuts = [start, *commas, end]
-            parts = [text[a + 1 : b] for a, b in itertools.pairwise(cuts)]
+            parts = [text[a + 1 : b] for a, b in itertools.pairwise([start, *commas, end])]
             return text[:start], parts, text[end + 1 :]
     return None
 

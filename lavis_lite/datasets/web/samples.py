@@ -16,8 +16,7 @@ TEXT_MEMBERS = ("txt", "json")
 MAX_MEMBER_BYTES = 256 << 20
 MAX_TEXT_BYTES = 4 << 20
 MAX_SAMPLE_BYTES = 512 << 20
-# Samples that lack an image or a text wait for it in memory, as far as this goes.
-MAX_WAITING_BYTES = 128 << 20
+MAX_WAITING_BYTES = 128 << 20  # of samples in memory that lack an image or a text
 _WAITING_OVERHEAD = 1000  # bytes of a waiting sample besides its contents
 MAX_REASONS = 50
 SHOWN_NAMES = 5
@@ -33,10 +32,10 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class UnusedMember:
-    """A member that is part of no sample.
+    """A member that is not part of any sample.
 
     Attributes:
-        is_loss: False for a folder, which holds nothing.
+        is_loss: False for a folder, which has no content.
     """
 
     name: str
@@ -45,10 +44,10 @@ class UnusedMember:
 
 
 class UnusedMembers:
-    """Unused members, counted by reason, each reason with the first names.
+    """Counts unused members by reason, with the first names of each.
 
     Attributes:
-        counts: how many members, by reason.
+        counts: number of members by reason.
     """
 
     def __init__(self) -> None:
@@ -74,20 +73,18 @@ class UnusedMembers:
             yield f"{count} {members} not used ({reason}): {', '.join(names)}{more}"
 
 
+def image_in(sample: RawSample) -> bytes | None:
+    """Return the image of a sample; only samples that have one are trained on and counted."""
+    return next((sample[suffix] for suffix in IMAGE_MEMBERS if suffix in sample), None)
+
+
 def has_image(sample: RawSample) -> bool:
-    """Return whether a sample has an image: only those are trained on and counted."""
-    return any(suffix in sample for suffix in IMAGE_MEMBERS)
-
-
-def without_image(sample: RawSample) -> Iterator[UnusedMember]:
-    """Yield the members of a sample that has no image, as unused."""
-    for suffix in sample:
-        if not suffix.startswith("__"):
-            yield UnusedMember(f"{sample['__key__']}.{suffix}", "no image of the same name")
+    """Return whether a sample has an image."""
+    return image_in(sample) is not None
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Return the key and the suffix of a member: what stands before and after its last dot.
+    """Return the key and the suffix of a member: what precedes and what follows its last dot.
 
     >>> split_name("a/photo.v1.JPG")
     ('a/photo.v1', 'jpg')
@@ -97,7 +94,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def why_not_used(member: TarMember) -> str:
-    """Return why a member cannot be part of any sample, empty where it can."""
+    """Return why a member cannot be part of any sample, empty if it can."""
     if member.kind != FILE:
         return f"a {member.kind}{_HINTS.get(member.kind, '')}"
     key, suffix = split_name(member.name)
@@ -130,12 +127,8 @@ class _Sample:
     has_waited: bool = False
 
     @property
-    def has_image(self) -> bool:
-        return has_image(self.contents)
-
-    @property
     def is_complete(self) -> bool:
-        return self.has_image and any(suffix in self.contents for suffix in TEXT_MEMBERS)
+        return _is_complete(self.contents)
 
     def add(self, member: TarMember, suffix: str) -> Iterator[UnusedMember]:
         if suffix in self.contents:
@@ -148,15 +141,20 @@ class _Sample:
             self.size += member.size
 
 
-class Grouper:
-    """Join the members of a shard to samples.
+def _is_complete(contents: dict[str, bytes]) -> bool:
+    return has_image(contents) and any(suffix in contents for suffix in TEXT_MEMBERS)
 
-    Members of one name up to their last dot are a sample. One that has an image and a text is given
-    when another name begins. The others wait for what they lack, up to `MAX_WAITING_BYTES` together, so
-    that archives which are not sorted by name can be read; what has waited waits on, for there may be more.
+
+class Grouper:
+    """Joins the members of a shard to samples.
+
+    Members whose names are equal up to the last dot are a sample. A sample with an image and a text is
+    yielded when another name begins. Other samples wait for what they lack, up to `MAX_WAITING_BYTES`
+    in all, so that archives that are not sorted by name can be read; a sample that has waited is not
+    yielded when it becomes complete, because more of its members may follow.
 
     Args:
-        url: what samples say they come from.
+        url: "__url__" of the samples.
     """
 
     def __init__(self, url: str) -> None:
@@ -167,10 +165,10 @@ class Grouper:
         self._waiting: dict[str, _Sample] = {}
         self._waiting_bytes = 0
         self._done: dict[str, frozenset[str]] = {}  # key -> suffixes
-        self._suffix_sets: dict[frozenset[str], frozenset[str]] = {}
+        self._suffix_sets: dict[frozenset[str], frozenset[str]] = {}  # to store each set once
 
     def add(self, member: TarMember) -> Iterator[RawSample | UnusedMember]:
-        """Take a member; yield what is decided by it."""
+        """Add a member; yield the samples and unused members that are certain now."""
         if reason := why_not_used(member):
             yield UnusedMember(member.name, reason, is_loss=member.kind != FOLDER)
             return
@@ -179,7 +177,13 @@ class Grouper:
         if not is_beside and (self._current is None or self._current.key != key):
             yield from self._close_current()
         if key in self._done:
-            yield UnusedMember(member.name, self._why_too_late(key, suffix))
+            is_second = suffix in self._done[key]
+            yield UnusedMember(
+                member.name,
+                "a second member of this name"
+                if is_second
+                else "far from the rest of its sample: sort the archive (tar --sort=name)",
+            )
         elif is_beside:  # a.mask.png between a.jpg and a.txt
             sample = self._take_waiting(key) or _Sample(key)
             yield from sample.add(member, suffix)
@@ -223,7 +227,7 @@ class Grouper:
         return sample
 
     def _release(self, key: str) -> Iterator[RawSample | UnusedMember]:
-        """Give a sample that has waited, unless it is only an addition to another one (``a.mask.png``)."""
+        """Yield a sample that has waited, unless it only adds to another one (``a.mask.png``)."""
         sample = self._take_waiting(key)
         if sample is None:
             return
@@ -234,25 +238,20 @@ class Grouper:
             yield UnusedMember(name, "an addition to the sample of the same name without its second suffix")
 
     def _is_addition(self, sample: _Sample) -> bool:
-        """Return whether a sample only adds to the one that is named like it up to the first dot.
+        """Return whether a sample only adds to the one with its name up to the first dot.
 
-        So do ``a.mask.png`` beside a whole sample ``a``, and ``a.extra.txt`` beside an image ``a``.
+        Examples are ``a.mask.png`` beside a complete sample ``a``, and ``a.extra.txt`` beside an image ``a``.
         """
         folder, slash, name = sample.key.rpartition("/")
         owner = folder + slash + name.partition(".")[0]
-        waiting = self._waiting.get(owner)
-        suffixes = waiting.contents.keys() if waiting is not None else self._done.get(owner, frozenset())
-        whole = _Sample(owner, dict.fromkeys(suffixes, b""))
         if owner == sample.key or sample.is_complete:
             return False
-        return whole.is_complete or (whole.has_image and not sample.has_image)
+        waiting = self._waiting.get(owner)
+        suffixes = waiting.contents.keys() if waiting is not None else self._done.get(owner, frozenset())
+        contents = dict.fromkeys(suffixes, b"")
+        return _is_complete(contents) or (has_image(contents) and not has_image(sample.contents))
 
     def _emit(self, sample: _Sample) -> RawSample:
         suffixes = frozenset(sample.contents)
         self._done[sample.key] = self._suffix_sets.setdefault(suffixes, suffixes)
         return {"__key__": sample.key, "__url__": self._url, **sample.contents}
-
-    def _why_too_late(self, key: str, suffix: str) -> str:
-        if suffix in self._done[key]:
-            return "a second member of this name"
-        return "far from the rest of its sample: sort the archive (tar --sort=name)"

@@ -1,14 +1,14 @@
-"""Which shards there are, and what is in them: names, counts, samples, losses."""
+"""Shards: their names and sample counts, and the samples, unused members and damages in them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import FileError, first_line
-from lavis_lite.datasets.web.index import counts_of, read_entries
+from lavis_lite.datasets.web.index import counts_of
 from lavis_lite.datasets.web.patterns import expand
 from lavis_lite.datasets.web.samples import (
     IMAGE_MEMBERS,
@@ -19,15 +19,8 @@ from lavis_lite.datasets.web.samples import (
     has_image,
     why_not_used,
 )
-from lavis_lite.datasets.web.sources import (
-    REMOTE,
-    GunzipStream,
-    ShardError,
-    describe_beginning,
-    is_pipe,
-    open_source,
-)
-from lavis_lite.datasets.web.tar import NotTarError, TarDamage, TarMember, TarReader
+from lavis_lite.datasets.web.sources import REMOTE, ShardError, describe_beginning, is_pipe, open_source
+from lavis_lite.datasets.web.tar import Damage, NotTarError, TarMember, TarReader
 
 __all__ = [
     "IMAGE_MEMBERS",
@@ -40,12 +33,11 @@ __all__ = [
     "count_samples",
     "list_shards",
     "raw_samples",
-    "read_index",
     "read_shard",
 ]
 
-MAX_DAMAGES = 20  # of one shard that are named one by one
-# What keeps a shard from being opened, or read to its end.
+MAX_DAMAGES = 20  # of one shard that are listed
+# Errors that keep a shard from being opened, or read to its end.
 SHARD_ERRORS = (OSError, FileError, MemoryError)
 
 
@@ -55,7 +47,7 @@ class Shard:
 
     Attributes:
         name: its path, address, or ``pipe:`` and a command.
-        samples: how many it holds that have an image; None where it is not known.
+        samples: how many samples with an image it holds; None if unknown.
         allow_pipe: whether its command may be run.
     """
 
@@ -65,28 +57,21 @@ class Shard:
 
     @property
     def is_local(self) -> bool:
-        """Return whether it is a file of this machine."""
+        """Whether it is a file of this machine."""
         return not self.name.startswith(REMOTE) and not is_pipe(self.name)
 
 
-@dataclass(frozen=True)
-class Damage:
-    """Something wrong with a shard, which may have cost samples; the text says what, and where."""
-
-    text: str
-
-
 def list_shards(patterns: Sequence[str], allow_pipe: bool = False) -> list[Shard]:
-    """Return the shards that `patterns` name, in their order, with counts where an index has them.
+    """Return the shards that `patterns` name, in their order, with the counts of their indexes.
 
     Args:
         patterns: local paths with ``*`` and ``{000..127}``, folders, http(s) addresses with braces, or
             ``pipe:`` and a command that writes a tar to its output.
-        allow_pipe: whether commands may be run at all: whoever writes the config runs them.
+        allow_pipe: whether commands may be run: whoever writes the config runs them.
 
     Raises:
-        ConfigError: a pattern that names nothing or what may not be opened, an index that cannot be
-            used, or one that names shards that are not there.
+        ConfigError: a pattern that names nothing or something that may not be opened, an index that
+            cannot be used, or one that names missing shards.
     """
     shards = [Shard(name, None, allow_pipe) for pattern in patterns for name in expand(pattern, allow_pipe)]
     by_folder: dict[Path, list[str]] = {}
@@ -98,16 +83,11 @@ def list_shards(patterns: Sequence[str], allow_pipe: bool = False) -> list[Shard
     return [replace(shard, samples=counts.get(str(Path(shard.name)))) for shard in shards]
 
 
-def read_index(folder: Path) -> dict[str, int]:
-    """Return path -> samples of the shards that the index of `folder` names; nothing without an index."""
-    return {str(folder / name): entry.samples for name, entry in read_entries(folder).items()}
-
-
 def count_samples(shard: Shard) -> int:
-    """Return how many samples with an image a local shard yields; of a plain tar only headers are read.
+    """Return how many samples with an image a local shard holds; of a plain tar only headers are read.
 
     Raises:
-        ConfigError: it is not on this machine, or no tar file.
+        ConfigError: not on this machine, or not a tar file.
     """
     if not shard.is_local:
         raise ConfigError(
@@ -126,12 +106,12 @@ def raw_samples(
 ) -> Iterator[RawSample]:
     """Yield the samples of a shard: "__key__", "__url__", and the bytes of each member by its suffix.
 
-    A sample need not have an image, or a text.
+    A sample may lack an image or a text.
 
     Args:
-        on_error: told of each damage, and of the members that are not used, a line for each reason.
-        whole_or_error: raise where a shard cannot be reached (a server, a command, a disk), which
-            another time it may be, or where it is no tar at all.
+        on_error: called with each damage, and with a line for each reason why members are not used.
+        whole_or_error: raise an error if a shard is not a tar, or cannot be reached (a server, a
+            command, a disk), so that it can be tried again.
 
     Raises:
         OSError, FileError, MemoryError: with `whole_or_error`.
@@ -141,11 +121,10 @@ def raw_samples(
         for item in read_shard(shard):
             if isinstance(item, Damage):
                 on_error(f"{shard.name}: {item.text}")
-            elif isinstance(item, UnusedMember):
-                if item.is_loss:
-                    unused.add(item)
-            else:
+            elif not isinstance(item, UnusedMember):
                 yield item
+            elif item.is_loss:
+                unused.add(item)
     except SHARD_ERRORS as error:
         if whole_or_error:
             raise
@@ -161,13 +140,13 @@ def error_text(shard: Shard, error: BaseException) -> str:
 
 
 def read_shard(shard: Shard, contents: bool = True) -> Iterator[RawSample | UnusedMember | Damage]:
-    """Yield all there is in a shard: each member is part of a sample, or unused; damages are named.
+    """Yield the samples, unused members and damages of a shard.
 
     Args:
-        contents: whether to read what members hold; the samples are the same without.
+        contents: read the contents of members; the samples are the same without.
 
     Raises:
-        OSError, FileError: it cannot be opened, it cannot be read to its end, or it is no tar.
+        OSError, FileError: it cannot be opened, it cannot be read to its end, or it is not a tar.
     """
     grouper = Grouper(shard.name)
     damages = 0
@@ -179,7 +158,7 @@ def read_shard(shard: Shard, contents: bool = True) -> Iterator[RawSample | Unus
                 continue
             damages += 1
             if damages <= MAX_DAMAGES:
-                yield Damage(item.text)
+                yield item
     except OSError as error:
         failure = error
     yield from grouper.finish()
@@ -189,19 +168,29 @@ def read_shard(shard: Shard, contents: bool = True) -> Iterator[RawSample | Unus
         raise failure
 
 
-def _read_members(shard: Shard, contents: bool) -> Iterator[TarMember | TarDamage]:
+def _read_members(shard: Shard, contents: bool) -> Iterator[TarMember | Damage]:
     with open_source(shard.name, shard.allow_pipe) as (source, gunzip):
         beginning = source.read(64)
         source.unread(beginning)
         try:
             yield from TarReader(source, lambda member: not why_not_used(member), contents)
         except NotTarError as error:
-            raise ShardError(f"{shard.name}: {_not_tar(beginning, gunzip)}.") from error
+            reason = describe_beginning(beginning)
+            if gunzip is not None:
+                reason = f"is gzipped, and {gunzip.error or reason}"
+            raise ShardError(f"{shard.name}: {reason}.") from error
         if gunzip is not None and gunzip.error:
-            yield TarDamage(gunzip.error)
+            yield Damage(gunzip.error)
 
 
-def _not_tar(beginning: bytes, gunzip: GunzipStream | None) -> str:
-    if gunzip is None:
-        return describe_beginning(beginning)
-    return f"is gzipped, and {gunzip.error or describe_beginning(beginning)}"
+def require_images(
+    items: Iterable[RawSample | UnusedMember | Damage],
+) -> Iterator[RawSample | UnusedMember | Damage]:
+    """Yield the items of `read_shard`, with the members of a sample without an image as unused."""
+    for item in items:
+        if not isinstance(item, dict) or has_image(item):
+            yield item
+            continue
+        for suffix in item:
+            if not suffix.startswith("__"):
+                yield UnusedMember(f"{item['__key__']}.{suffix}", "no image of the same name")

@@ -1,4 +1,4 @@
-"""Where the bytes of a shard come from: a file, a web server, a command; gzipped or not; nothing else."""
+"""The bytes of a shard: of a file, a web server or a command, gzipped or not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from lavis_lite.common.files import open_regular
 from lavis_lite.common.storage.http import RemoteFile
@@ -16,12 +16,12 @@ from lavis_lite.common.storage.http import RemoteFile
 REMOTE = ("http://", "https://")
 PIPE = "pipe:"
 BUFFER_BYTES = 1 << 20
-# What a gzipped shard may grow to: this many bytes, and beyond them this many times its own size. Images
-# hardly grow; only a decompression bomb comes near it.
+# A gzipped shard may grow to this many bytes, and beyond them to this many times its size. Images hardly
+# grow; only a decompression bomb comes near it.
 FREE_EXPANSION_BYTES = 64 << 20
 MAX_EXPANSION = 50
 GZIP_MAGIC = b"\x1f\x8b"
-# How files begin that people give for tar shards -> what they are, and what to do.
+# First bytes of files that are mistaken for tar shards -> what they are, and what to do.
 _OTHER_FORMATS = {
     b"BZh": "is compressed with bzip2: decompress it (bunzip2)",
     b"\xfd7zXZ\0": "is compressed with xz: decompress it (unxz)",
@@ -41,26 +41,26 @@ class ShardError(OSError):
 
 
 class ByteSource:
-    """Bytes in their order, with a way to give some of them back.
+    """A stream that can take bytes back.
 
     Args:
-        stream: where they come from.
+        stream: the bytes.
         size: of a seekable file, in bytes; None for a stream.
 
     Attributes:
         position: of the next byte.
     """
 
-    def __init__(self, stream: BinaryIO, size: int | None = None) -> None:
+    def __init__(self, stream: IO[bytes] | io.BufferedReader, size: int | None = None) -> None:
         self._stream = stream
         self._size = size
         self._unread = b""
-        self._unread_from = 0  # what stands before it has been read again
+        self._unread_from = 0  # bytes of `_unread` that were read again
         self.position = 0
 
     @property
     def is_seekable(self) -> bool:
-        """Whether any position can be gone to."""
+        """Whether `go_to` may be called."""
         return self._size is not None
 
     def read(self, count: int) -> bytes:
@@ -74,7 +74,7 @@ class ByteSource:
         return data
 
     def skip(self, count: int) -> int:
-        """Leave out the next `count` bytes; return how many of them there were."""
+        """Skip up to `count` bytes; return how many there were."""
         if self._size is not None:
             count = max(0, min(count, self._size - self.position))
             self.go_to(self.position + count)
@@ -85,44 +85,37 @@ class ByteSource:
         return count - left
 
     def unread(self, data: bytes) -> None:
-        """Give back `data`, which was the last that was read."""
-        if len(data) <= self._unread_from:  # it came from there
+        """Take back `data`, which must be the last bytes that were read."""
+        if len(data) <= self._unread_from:
             self._unread_from -= len(data)
         else:
-            self._unread = data + self._unread[self._unread_from :]
-            self._unread_from = 0
+            self._unread, self._unread_from = data + self._unread[self._unread_from :], 0
         self.position -= len(data)
 
     def go_to(self, position: int) -> None:
-        """Go on at `position` of a seekable source."""
+        """Continue at `position` of a seekable source."""
         self._stream.seek(position)
-        self._unread = b""
-        self._unread_from = 0
+        self._unread, self._unread_from = b"", 0
         self.position = position
 
     def _read_stream(self, count: int, position: int) -> bytes:
-        if self._size is not None:  # no memory for what a header only claims
+        if self._size is not None:  # allocate nothing for a size that the file does not have
             count = max(0, min(count, self._size - position))
-        data = self._stream.read(min(count, BUFFER_BYTES))
-        if len(data) == count:
-            return data
-        parts = [data]
-        left = count - len(data)
-        while left and data:
-            data = self._stream.read(min(left, BUFFER_BYTES))
+        parts = []
+        while count and (data := self._stream.read(min(count, BUFFER_BYTES))):
             parts.append(data)
-            left -= len(data)
-        return b"".join(parts)
+            count -= len(data)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class GunzipStream(io.RawIOBase):
-    """The decompressed bytes of a gzip stream up to where it is damaged.
+    """The decompressed bytes of a gzip stream, up to where it is damaged.
 
     Attributes:
-        error: why it ended before its end, empty where it did not.
+        error: why the stream ended early, empty if it did not.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: io.BufferedReader) -> None:
         self._stream = stream
         self._decoder = zlib.decompressobj(31)
         self._input = b""
@@ -134,8 +127,8 @@ class GunzipStream(io.RawIOBase):
         """Return True."""
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` as far as possible; return how many bytes came, 0 at the end and after an error."""
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` as far as possible; return the number of bytes, 0 at the end and after an error."""
         while not self._output and not self.error and self._has_input():
             self._decompress(len(buffer))
         data, self._output = self._output[: len(buffer)], self._output[len(buffer) :]
@@ -158,7 +151,7 @@ class GunzipStream(io.RawIOBase):
             self.error = "its gzip data breaks off"
 
     def _has_input(self) -> bool:
-        """Read more input where it is needed; return False at the end, or where no gzip data follows."""
+        """Read more input if needed; return False at the end, or if other data follows."""
         if not self._decoder.eof:
             self._input = self._input or self._read_input()
             return True
@@ -180,19 +173,19 @@ class GunzipStream(io.RawIOBase):
 
 
 def _up_to_error(decoder: Any, data: bytes) -> bytes:
-    """Return what comes out before the error in `data`, which the call that failed kept to itself."""
-    output = []
+    """Return the output before the error in `data`, which the failed call did not return."""
+    output = b""
     try:
         for index in range(len(data)):
-            output.append(decoder.decompress(data[index : index + 1]))
+            output += decoder.decompress(data[index : index + 1])
     except zlib.error:
         pass
-    return b"".join(output)
+    return output
 
 
 @contextmanager
 def open_source(name: str, allow_pipe: bool) -> Iterator[tuple[ByteSource, GunzipStream | None]]:
-    """Open a shard; give its bytes, decompressed where they are gzipped, and the decompressor then.
+    """Open a shard; yield its bytes, decompressed if they are gzipped, and the decompressor if so.
 
     Args:
         name: a local path, an http(s) address, or ``pipe:`` and a command.
@@ -216,11 +209,11 @@ def open_source(name: str, allow_pipe: bool) -> Iterator[tuple[ByteSource, Gunzi
 
 
 def is_pipe(name: str) -> bool:
-    """Return whether a shard's name is a command."""
+    """Return whether the name of a shard is a command."""
     return name.lower().startswith(PIPE)
 
 
-def _unpacked(stream: BinaryIO, size: int | None) -> tuple[ByteSource, GunzipStream | None]:
+def _unpacked(stream: IO[bytes], size: int | None) -> tuple[ByteSource, GunzipStream | None]:
     assert isinstance(stream, io.BufferedReader)
     if stream.peek(2).startswith(GZIP_MAGIC):
         gunzip = GunzipStream(stream)
@@ -229,7 +222,7 @@ def _unpacked(stream: BinaryIO, size: int | None) -> tuple[ByteSource, GunzipStr
 
 
 def describe_beginning(beginning: bytes) -> str:
-    """Say what a file that is no tar seems to be, by its first bytes."""
+    """Return what a file that is not a tar seems to be, by its first bytes."""
     if not beginning:
         return "is empty"
     for magic, text in _OTHER_FORMATS.items():
@@ -239,15 +232,16 @@ def describe_beginning(beginning: bytes) -> str:
 
 
 @contextmanager
-def _output_of(command: str) -> Iterator[BinaryIO]:
+def _output_of(command: str) -> Iterator[IO[bytes]]:
     with subprocess.Popen(command, shell=True, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
             yield process.stdout
+            # A command that cannot write what follows the end of the archive would fail.
             while process.stdout.read(BUFFER_BYTES):
-                pass  # behind the end of the archive; a command that cannot write would call that a failure
+                pass
         except BaseException:
-            process.terminate()  # nobody reads on: it would wait for ever
+            process.terminate()  # it would wait for a reader forever
             raise
     if process.returncode:
         raise ShardError(f"the command ended with code {process.returncode}")

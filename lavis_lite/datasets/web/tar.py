@@ -1,26 +1,26 @@
-"""A strict reader of tar archives: what an archive holds is a member, or it is named as damage.
+"""A strict reader of tar archives: everything in an archive is a member, or is reported as damage.
 
-Other readers take a damaged header for the end of the archive. This one names it and reads on from the
-next header whose checksum is right. It gives no memory to a size before the caller has agreed to it.
+Other readers take a damaged header for the end of the archive. This one reports it and continues at the
+next header whose checksum is right. It allocates no memory for a size that the caller has not accepted.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from lavis_lite.datasets.web.sources import ByteSource
 
 BLOCK_BYTES = 512
 MAX_EXTENSION_BYTES = 1 << 20  # of a long name or a pax header
-# What is spent on looking for headers in a damaged archive, so that a hostile one cannot keep it going.
+# Limits of the search for headers in a damaged archive, so that a hostile one cannot keep it going.
 MAX_GO_BACK_BYTES = 1 << 30
 MAX_CANDIDATES = 100_000
-MAX_END_BYTES = 1 << 20  # of zeros that are an archive's end; more are a download that was not completed
+MAX_END_BYTES = 1 << 20  # of zeros at the end; more are an incomplete download
 _SCAN_BYTES = 1 << 16
-_SUSPICIOUS_ZEROS = bytes(64)  # at the end of the last member: neither texts nor usual images have them
+_SUSPICIOUS_ZEROS = bytes(64)  # neither texts nor usual images end in them
 _MAGIC = b"ustar"
 _MAGIC_OFFSET = 257
 
@@ -42,11 +42,12 @@ _KINDS = {
     b"V": "volume label",
     b"D": "folder listing",
 }
-_WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6", b"V")  # whatever size their headers state
+_EXTENSIONS = (b"x", b"g", b"L", b"K", b"X")  # long names and pax records, for the member that follows
+_WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6", b"V")  # regardless of the size in their headers
 
 
 class NotTarError(ValueError):
-    """Not one valid tar header in the whole file."""
+    """The file has no valid tar header."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class TarMember:
     """A member of an archive.
 
     Attributes:
-        name: as stored; bytes that are not UTF-8 stand in it as ``\\xe9``.
+        name: as stored; bytes that are not UTF-8 are escaped (``\\xe9``).
         kind: "file", "folder", "hard link", ...
         size: in bytes.
-        content: empty where it was not asked for.
+        content: empty if it was not requested.
     """
 
     name: str
@@ -67,43 +68,43 @@ class TarMember:
 
 
 @dataclass(frozen=True)
-class TarDamage:
-    """A place where an archive is damaged; the text says where, and what is lost."""
+class Damage:
+    """A damaged part of an archive; the text says where it is, and what is lost."""
 
     text: str
 
 
-# What a part of an archive gives; returns whether the archive may have more.
-TarItems = Generator[TarMember | TarDamage, None, bool]
+# The items of a part of an archive; returns whether the archive may have more.
+TarItems = Generator[TarMember | Damage, None, bool]
 
 
 class _Header(NamedTuple):
     name: str
     size: int
     type: bytes
-    is_extended: bool  # whether a sparse map follows
+    has_sparse_map: bool
 
 
 @dataclass
 class _Last:
-    """The file before the current position, which is used only if what follows it is in order."""
+    """The file before the current position. It is yielded only once what follows it is valid."""
 
     member: TarMember
     start: int  # of its data
     end: int  # of its padding
-    data: bytes  # with its padding; empty where it was skipped
+    data: bytes  # with its padding; empty if skipped
 
 
 class TarReader:
     """Iterate over the members and damages of an archive.
 
     Args:
-        source: where the archive comes from.
-        is_wanted: tells, of a member without its content, whether its content will be used.
-        contents: whether to read the content of wanted members, or to skip it.
+        source: the archive.
+        is_wanted: whether the content of a member, passed without content, will be used.
+        contents: read the content of wanted members, instead of skipping it.
 
     Raises:
-        NotTarError: while iterating, where there is not one valid header.
+        NotTarError: while iterating, if there is not one valid header.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class TarReader:
         self._global_pax: dict[str, str] = {}
         self._clear_extensions()
 
-    def __iter__(self) -> Iterator[TarMember | TarDamage]:
+    def __iter__(self) -> Iterator[TarMember | Damage]:
         more = True
         while more:
             start = self._source.position
@@ -127,8 +128,11 @@ class TarReader:
             header = parse_header(block)
             if header is not None:
                 self._headers += 1
-                yield from self._release_last()
-                more = yield from self._read_member(header)
+                if self._last is not None:
+                    yield self._last.member
+                    self._last = None
+                read = self._read_extension if header.type in _EXTENSIONS else self._read_member
+                more = yield from read(header)
             elif not block.strip(b"\0"):
                 more = yield from self._read_zeros(start, len(block))
             else:
@@ -139,77 +143,60 @@ class TarReader:
         self._long_name: str | None = None
         self._extension_error = ""
 
-    def _release_last(self) -> Iterator[TarMember]:
-        if self._last is not None:
-            yield self._last.member
-            self._last = None
-
     def _read_member(self, header: _Header) -> TarItems:
-        """Read what follows a header."""
-        if header.type in (b"x", b"g", b"L", b"K", b"X"):
-            return (yield from self._read_extension(header))
         pax = {**self._global_pax, **self._pax}
         name = pax.get("GNU.sparse.name") or pax.get("path") or self._long_name or header.name
         error = self._extension_error
         self._clear_extensions()
         kind = _KINDS.get(header.type, f"member of the unknown type {header.type!r}")
-        if kind == FILE and name.endswith("/"):
-            kind = FOLDER
         if any(key.startswith("GNU.sparse.") for key in pax):
             kind = SPARSE
-        size = _pax_size(pax, header.size)
-        if size is None:
+        elif kind == FILE and name.endswith("/"):
+            kind = FOLDER
+        size = header.size
+        if re.fullmatch(r"[0-9]{1,19}", pax.get("size", "")):
+            size = int(pax["size"])
+        elif "size" in pax:
             error = f"its extended header has the size {pax['size']!r:.40}"
-            size = header.size
-        if header.type == b"S" and header.is_extended:
-            self._skip_sparse_map()
+        if header.has_sparse_map:
+            while len(block := self._source.read(BLOCK_BYTES)) == BLOCK_BYTES and block[504]:
+                pass
         member = TarMember(name, kind, 0 if header.type in _WITHOUT_DATA else size)
         if error:
-            yield TarDamage(f"{shown(name)} is not used: {error}")
-        wanted = not error and kind == FILE and self._is_wanted(member)
-        return (yield from self._read_data(member, wanted, report=not error))
-
-    def _read_data(self, member: TarMember, wanted: bool, report: bool) -> TarItems:
-        start = self._source.position
-        padded = -(-member.size // BLOCK_BYTES) * BLOCK_BYTES
-        data = b""
-        if wanted and (self._contents or not self._source.is_seekable):
+            yield Damage(f"{shown(name)} is not used: {error}")
+        is_wanted = not error and kind == FILE and self._is_wanted(member)
+        start, padded, data = self._source.position, _padded(member.size), b""
+        if is_wanted and (self._contents or not self._source.is_seekable):
             data = self._source.read(padded)
             available = len(data)
         else:
             available = self._source.skip(padded)
         if available < member.size:
-            yield TarDamage(
-                f"breaks off in {shown(member.name)}, after {available} of its {member.size} bytes"
-            )
+            yield Damage(f"breaks off in {shown(name)}, after {available} of its {member.size} bytes")
             return False
-        if wanted:
+        if is_wanted:
             content = data[: member.size] if self._contents else b""
-            member = TarMember(member.name, member.kind, member.size, content)
-            self._last = _Last(member, start, start + padded, data)
-        elif report:
+            self._last = _Last(replace(member, content=content), start, start + padded, data)
+        elif not error:
             yield member
         return True
 
     def _read_extension(self, header: _Header) -> TarItems:
-        """Read a long name or pax records for the next member."""
-        padded = -(-header.size // BLOCK_BYTES) * BLOCK_BYTES
         if header.size > MAX_EXTENSION_BYTES:
             self._extension_error = f"its extended header has {header.size} bytes"
-            available = self._source.skip(padded)
+            available = self._source.skip(_padded(header.size))
         else:
-            data = self._source.read(padded)
+            data = self._source.read(_padded(header.size))
             available = len(data)
             self._apply_extension(header.type, data[: header.size])
         if available < header.size:
-            yield TarDamage(f"breaks off in the extended header {shown(header.name)}")
-            return False
-        return True
+            yield Damage(f"breaks off in the extended header {shown(header.name)}")
+        return available >= header.size
 
     def _apply_extension(self, type_: bytes, data: bytes) -> None:
         if type_ == b"L":
             self._long_name = _decoded(data.rstrip(b"\0"))
-        elif type_ in (b"x", b"X", b"g"):
+        elif type_ != b"K":  # the long name of a link's target
             records = _pax_records(data)
             if records is None:
                 self._extension_error = "its extended header is damaged"
@@ -218,18 +205,15 @@ class TarReader:
             else:
                 self._pax = records
 
-    def _skip_sparse_map(self) -> None:
-        while len(block := self._source.read(BLOCK_BYTES)) == BLOCK_BYTES and block[504]:
-            pass
-
     def _read_zeros(self, start: int, length: int) -> TarItems:
-        """Read on after zeros: up to the end of the file, or to what follows the end of an archive."""
-        last = self._last.member if self._last is not None else None
-        yield from self._release_last()
+        """Read a block of zeros, and on to the end of the file or to what follows the zeros."""
+        last, self._last = self._last and self._last.member, None
+        if last is not None:
+            yield last
         if length < BLOCK_BYTES:
             if start == 0 and length == 0:
                 raise NotTarError("is empty")
-            yield TarDamage(
+            yield Damage(
                 f"ends at byte {start + length} without the end-of-archive marker: it was cut off, and "
                 "members may be missing"
             )
@@ -238,21 +222,21 @@ class TarReader:
             if rest := block.lstrip(b"\0"):
                 aligned = (len(block) - len(rest)) // BLOCK_BYTES * BLOCK_BYTES
                 self._source.unread(block[aligned:])
-                yield TarDamage(
+                yield Damage(
                     f"has zeros from byte {start} to {self._source.position} and more after them: members "
                     "were overwritten there, or archives joined end to end"
                 )
                 return True
         if self._source.position - start > MAX_END_BYTES:
-            yield TarDamage(f"has only zeros from byte {start} on: perhaps it was not fetched completely")
+            yield Damage(f"has only zeros from byte {start} on: perhaps it was not fetched completely")
         elif last is not None and last.content.endswith(_SUSPICIOUS_ZEROS):
-            yield TarDamage(
+            yield Damage(
                 f"{shown(last.name)}, its last member, ends in zeros: was it overwritten from there?"
             )
         return False
 
     def _find_next_header(self, start: int, block: bytes) -> TarItems:
-        """Go on at the next valid header; decide whether the member before the damage is whole."""
+        """Continue at the next valid header; decide whether the member before the damage is whole."""
         self._clear_extensions()
         last, self._last = self._last, None
         padding_is_clean = last is None or self._padding_is_clean(last)
@@ -262,18 +246,18 @@ class TarReader:
             raise NotTarError("holds no tar header")
         if last is not None:
             if header is not None and header < last.end:
-                yield TarDamage(f"{shown(last.member.name)} is not used: bytes are missing in it")
+                yield Damage(f"{shown(last.member.name)} is not used: bytes are missing in it")
                 return True
             if padding_is_clean:
                 yield last.member
             else:
-                yield TarDamage(f"{shown(last.member.name)} is not used: bytes were put into it")
-        where = _place_of(start, block) + (f", after {shown(last.member.name)}" if last else "")
+                yield Damage(f"{shown(last.member.name)} is not used: bytes were put into it")
+        where = _describe_damage(start, block) + (f", after {shown(last.member.name)}" if last else "")
         if header is None:
-            yield TarDamage(f"{where}: the rest is lost")
-            return False
-        yield TarDamage(f"{where}: what lies before the next one, at byte {header}, is lost")
-        return True
+            yield Damage(f"{where}: the rest is lost")
+        else:
+            yield Damage(f"{where}: what lies before the next one, at byte {header}, is lost")
+        return header is not None
 
     def _padding_is_clean(self, last: _Last) -> bool:
         """Return whether zeros follow a member's data, as they do unless bytes were inserted."""
@@ -286,7 +270,7 @@ class TarReader:
         return not padding.strip(b"\0")
 
     def _go_back(self, last: _Last | None, block: bytes) -> None:
-        """Go back to the data of the last member: where bytes are missing, the next header lies in it."""
+        """Go back to the data of the last member: if bytes are missing in it, it holds the next header."""
         length = last.end - last.start if last is not None else 0
         if last is None or length > self._go_back_bytes:
             self._source.unread(block)
@@ -298,65 +282,52 @@ class TarReader:
             self._source.go_to(last.start)
 
     def _scan(self) -> int | None:
-        """Go to the next valid header and return its position, None where there is no other."""
+        """Go to the next valid header and return its position, None if there is none."""
         window = b""
         while True:
             chunk = self._source.read(_SCAN_BYTES)
             window += chunk
-            index = self._find_header(window)
-            if index is not None:
-                self._source.unread(window[index:])
-                return self._source.position
+            magic = window.find(_MAGIC, _MAGIC_OFFSET)
+            while magic >= 0 and self._candidates:
+                start = magic - _MAGIC_OFFSET
+                if parse_header(window[start : start + BLOCK_BYTES]) is not None:
+                    self._source.unread(window[start:])
+                    return self._source.position
+                self._candidates -= 1
+                magic = window.find(_MAGIC, magic + 1)
             if not chunk or not self._candidates:
                 return None
             window = window[-(BLOCK_BYTES - 1) :]
 
-    def _find_header(self, window: bytes) -> int | None:
-        """Return where the first valid header in `window` begins."""
-        magic = window.find(_MAGIC, _MAGIC_OFFSET)
-        while magic >= 0 and self._candidates:
-            start = magic - _MAGIC_OFFSET
-            if parse_header(window[start : start + BLOCK_BYTES]) is not None:
-                return start
-            self._candidates -= 1
-            magic = window.find(_MAGIC, magic + 1)
-        return None
-
 
 def parse_header(block: bytes) -> _Header | None:
-    """Return what a block says if it is a header with the right checksum."""
+    """Return the header in a block, None unless its checksum is right."""
     if len(block) != BLOCK_BYTES:
         return None
     checksum, size = _number(block[148:156]), _number(block[124:136])
     if checksum is None or size is None or not block[148:156].strip(b" \0"):
         return None
-    total = sum(block) - sum(block[148:156]) + 8 * ord(" ")
-    if total != checksum and total - 256 * _count_high(block) != checksum:
+    summed = block[:148] + b" " * 8 + block[156:]
+    if checksum not in (sum(summed), sum(memoryview(summed).cast("b"))):  # some writers had signed bytes
         return None
     name = block[:100].partition(b"\0")[0]
-    if block[_MAGIC_OFFSET:265] == b"ustar\x0000":  # GNU's own layout has times in place of the prefix
+    if block[_MAGIC_OFFSET:265] == b"ustar\x0000":  # GNU's layout has times where this one has the prefix
         prefix = block[345:500].partition(b"\0")[0]
         name = prefix + b"/" + name if prefix else name
-    return _Header(_decoded(name), size, block[156:157], is_extended=bool(block[482]))
-
-
-def _count_high(block: bytes) -> int:
-    """Return how many bytes an old writer with signed characters would have counted as negative."""
-    return sum(byte > 127 for byte in block[:148] + block[156:])
+    type_ = block[156:157]
+    return _Header(_decoded(name), size, type_, type_ == b"S" and bool(block[482]))
 
 
 def _number(field: bytes) -> int | None:
-    """Return the number in a header's field, None where it is malformed."""
+    """Return the number in a field of a header, None if malformed."""
     if field[0] in (0x80, 0xFF):  # base 256, for large files
         return int.from_bytes(field[1:], "big") if field[0] == 0x80 else None
     digits = field.partition(b"\0")[0].strip()
-    if not digits:
-        return 0
-    return int(digits, 8) if not digits.strip(b"01234567") else None
+    return None if digits.strip(b"01234567") else int(digits or b"0", 8)
 
 
 def _pax_records(data: bytes) -> dict[str, str] | None:
-    """Return the records ``LENGTH KEY=VALUE\\n`` of a pax header, None where it is malformed."""
+    """Return the records ``LENGTH KEY=VALUE\\n`` of a pax header, None if malformed."""
     records: dict[str, str] = {}
     while data.strip(b"\0"):
         match = re.match(rb"(\d{1,7}) ([^=]+)=", data)
@@ -370,16 +341,8 @@ def _pax_records(data: bytes) -> dict[str, str] | None:
     return records
 
 
-def _pax_size(pax: dict[str, str], size: int) -> int | None:
-    """Return the size that a pax header states, else `size`; None where it is malformed."""
-    stated = pax.get("size")
-    if stated is None:
-        return size
-    return int(stated) if re.fullmatch(r"[0-9]{1,19}", stated) else None
-
-
-def _place_of(start: int, block: bytes) -> str:
-    """Say what is wrong at a block that should be a header, with the name that can still be read in it."""
+def _describe_damage(start: int, block: bytes) -> str:
+    """Describe a block that should be a header, with the name that can still be read in it."""
     name = block[:100].partition(b"\0")[0]
     named = f" (it reads {name.decode('ascii')!r})" if re.fullmatch(rb"[!-~][ -~]{2,}", name) else ""
     if len(block) < BLOCK_BYTES:
@@ -387,11 +350,15 @@ def _place_of(start: int, block: bytes) -> str:
     return f"no valid header at byte {start}{named}"
 
 
+def _padded(size: int) -> int:
+    return -(-size // BLOCK_BYTES) * BLOCK_BYTES
+
+
 def _decoded(name: bytes) -> str:
     return name.decode("utf-8", errors="backslashreplace")
 
 
 def shown(name: str, limit: int = 120) -> str:
-    """Return a stranger's name as one short line that a terminal can show."""
+    """Return an untrusted name as one short line that a terminal can show."""
     text = name if name.isprintable() else ascii(name)[1:-1]
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

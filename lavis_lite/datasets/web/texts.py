@@ -1,4 +1,4 @@
-"""The text of a sample, as its file says it or not at all."""
+"""The text of a sample, exactly as its file says it or not at all."""
 
 from __future__ import annotations
 
@@ -19,23 +19,30 @@ class TextError(ValueError):
 
 
 def texts_of(raw: RawSample, text_key: str) -> list[str]:
-    """Return the texts of a sample, without the spaces around them; at least one.
+    """Return the texts of a sample, stripped; at least one.
 
     Args:
         text_key: "txt" for the member ``.txt``, else the field of its json: a text or a list of texts.
 
     Raises:
-        TextError: there is none, or it cannot be read without changing it.
+        TextError: there is no text, or it cannot be read without changing it.
     """
-    if text_key == TXT:
-        if TXT not in raw:
-            raise TextError(f"has no .txt{_elsewhere(raw)}")
-        value: Any = decode(raw[TXT], ".txt")
-    else:
+    if text_key != TXT:
         value = _field(raw, text_key)
+    elif TXT in raw:
+        value = decode(raw[TXT], ".txt")
+    else:
+        raise TextError(f"has no .txt{_other_texts(raw)}")
     texts = value if isinstance(value, list) else [value]
     for text in texts:
-        _check(text, text_key)
+        if not isinstance(text, str):
+            raise TextError(f"has no text under {text_key!r}, but {text!r:.40}")
+        surrogate = lone_surrogate(text)
+        if surrogate is not None:
+            raise TextError(
+                f"its text under {text_key!r} has half a character (a lone surrogate, "
+                f"\\u{ord(text[surrogate]):04x}) at {surrogate}"
+            )
     stripped = [text.strip() for text in texts if text.strip()]
     if not stripped:
         raise TextError(f"has no text under {text_key!r}: it is empty")
@@ -46,10 +53,10 @@ def decode(content: bytes, what: str) -> str:
     """Return UTF-8 as a text, or UTF-16 and UTF-32 that begin with a byte order mark.
 
     Args:
-        what: how the error calls it.
+        what: name of the content in errors.
 
     Raises:
-        TextError: it is neither.
+        TextError: another encoding.
     """
     try:
         return content.decode(encoding_of(content))
@@ -61,18 +68,17 @@ def decode(content: bytes, what: str) -> str:
 
 
 def read_fields(raw: RawSample) -> dict[str, Any]:
-    """Return the json of a sample, nothing where it has none.
+    """Return the json of a sample, nothing if it has none.
 
     Raises:
-        TextError: it is not a json object.
+        TextError: not a json object.
     """
     if "json" not in raw:
         return {}
+    text = decode(raw["json"], ".json")
     try:
-        fields = json.loads(decode(raw["json"], ".json"), object_pairs_hook=unique_keys)
+        fields = json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, TextError):
-            raise
         raise TextError(f"its json cannot be read ({first_line(error)})") from error
     if not isinstance(fields, dict):
         raise TextError(f"its json is a {type(fields).__name__}, not an object")
@@ -84,7 +90,7 @@ def _field(raw: RawSample, key: str) -> Any:
     if key in fields:
         return fields[key]
     if "json" not in raw:
-        raise TextError(f"has no json with a field {key!r}{_elsewhere(raw)}")
+        raise TextError(f"has no json with a field {key!r}{_other_texts(raw)}")
     near = nearest(key, fields)
     hint = f"; did you mean {near[0]}?" if near else ""
     names = ", ".join(shown(name, 40) for name in list(fields)[:12]) or "none"
@@ -92,8 +98,8 @@ def _field(raw: RawSample, key: str) -> Any:
     raise TextError(f"its json has no field {key!r}{hint} (fields: {names}{also})")
 
 
-def _elsewhere(raw: RawSample) -> str:
-    """Say where else a text may be, as the end of an error."""
+def _other_texts(raw: RawSample) -> str:
+    """Return the end of an error: where the sample has other texts."""
     if TXT in raw:
         return "; its .txt is read with text_key: txt"
     try:
@@ -101,14 +107,3 @@ def _elsewhere(raw: RawSample) -> str:
     except TextError:
         names = []
     return f"; its json has {', '.join(names[:12])}: set text_key to one of them" if names else ""
-
-
-def _check(text: Any, key: str) -> None:
-    if not isinstance(text, str):
-        raise TextError(f"has no text under {key!r}, but {text!r:.40}")
-    place = lone_surrogate(text)
-    if place is not None:
-        raise TextError(
-            f"its text under {key!r} has half a character (a lone surrogate, "
-            f"\\u{ord(text[place]):04x}) at {place}"
-        )

@@ -1,4 +1,4 @@
-"""The captioner: a vision transformer and a decoder that looks at all its tokens (paper section 3.1)."""
+"""The captioner: a vision transformer and a decoder that reads all its tokens (paper section 3.1)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lavis_lite.common.config.schema import parse
 from lavis_lite.common.registry import registry
+from lavis_lite.common.settings import GenerationSettings, updated
 from lavis_lite.common.texts import TokenizedTexts
 from lavis_lite.models.blip_models.blip import BlipBase
 from lavis_lite.models.blip_models.blip_outputs import BlipIntermediateOutput, BlipOutput, DecoderOutput
-from lavis_lite.models.blip_models.inputs import InputError, checked_samples, checked_texts
-from lavis_lite.models.blip_models.losses import IGNORED, lm_loss
-from lavis_lite.models.generation import GenerationSettings, generate
+from lavis_lite.models.blip_models.inputs import (
+    InputError,
+    check_same_number_each,
+    checked_samples,
+    checked_texts,
+)
+from lavis_lite.models.blip_models.losses import IGNORED, language_model_loss
+from lavis_lite.models.generation import generate
 from lavis_lite.models.layers.cached_decoder import CachedDecoder
 from lavis_lite.models.layers.med import TextDecoder
 
@@ -27,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @registry.register_model("blip_caption")
 class BlipCaption(BlipBase):
-    """Say what is in an image.
+    """Writes captions of images.
 
     Example:
         >>> from lavis_lite import load_model
@@ -49,10 +55,10 @@ class BlipCaption(BlipBase):
         """Settings of the captioner.
 
         Attributes:
-            prompt: text that every caption starts with, in training and generation, and that is
-                cut off again from what is generated. None or "" for none.
-            label_smoothing: of the language-model loss; BLIP's is 0.1.
-            generation: how captions are made where neither the call nor the checkpoint says.
+            prompt: text that every caption starts with, in training and generation; it is cut off what is
+                generated. None or "" for none.
+            label_smoothing: of the language-model loss.
+            generation: how captions are generated if neither the call nor the checkpoint says.
         """
 
         prompt: str | None = None
@@ -67,28 +73,27 @@ class BlipCaption(BlipBase):
         self.prompt = config.prompt or ""
         self.prompt_ids = torch.tensor(self.tokenizer(self.prompt).input_ids[:-1])  # without [SEP]
         self.prompt_length = len(self.prompt_ids)
-        self._told_of_prompts = False
+        self._warned_of_prompts = False
         self.generation_settings = config.generation
 
     def forward(self, samples: Mapping[str, Any]) -> BlipOutput:
-        """Return the language-model loss of captions given their images.
+        """Return the language-model loss of captions.
 
         Args:
-            samples: "image" (images, 3, image_size, image_size) and "text_input", a list of captions
-                that carry the prompt; with several captions an image, an image's captions adjacent
-                and equally many: then the image is encoded once for all of them.
+            samples: "image" (images, 3, image_size, image_size) and "text_input", captions that begin with
+                the prompt: the same number for each image, adjacent. Each image is encoded once.
 
         Raises:
-            InputError: something that is no image or text, a caption with nothing behind the prompt,
-                or captions that do not share out among the images.
+            InputError: not an image or a text, a caption with nothing after the prompt, or captions that
+                cannot be divided among the images.
         """
         samples = checked_samples(samples, "image", "text_input")
         image_embeds = self.forward_encoder(samples)
-        decoder_output, labels, loss, weight = self.forward_decoder(samples, image_embeds)
+        decoder_output, labels, loss, tokens = self.forward_decoder(samples, image_embeds)
         return BlipOutput(
             loss=loss,
             loss_lm=loss,
-            loss_weight=weight,
+            loss_weight=tokens,
             intermediate_output=BlipIntermediateOutput(
                 image_embeds=image_embeds, decoder_output=decoder_output, decoder_labels=labels
             ),
@@ -101,80 +106,45 @@ class BlipCaption(BlipBase):
     def forward_decoder(
         self, samples: Mapping[str, Any], image_embeds: Tensor
     ) -> tuple[DecoderOutput, Tensor, Tensor, Tensor]:
-        """Return the decoder's output, its labels, the mean loss, and the number of predicted tokens."""
-        texts = samples["text_input"]
-        if len(texts) % len(image_embeds):
-            raise InputError(
-                f"{len(texts)} captions do not share out among {len(image_embeds)} images; give every "
-                "image of a batch the same number of captions."
-            )
-        texts = self.tokenized(texts)
+        """Return the output of the decoder, its labels, the mean loss, and the number of predicted tokens."""
+        check_same_number_each(samples["text_input"], image_embeds)
+        texts = self.tokenized(samples["text_input"])
         self._check_prompts(texts)
         input_ids, attention_mask = self.tokenize(texts, self.dec_token_id)
         labels = input_ids.masked_fill(attention_mask == 0, IGNORED)
         labels[:, : self.prompt_length] = IGNORED
-
         image_kv = self.text_decoder.bert.project_image(image_embeds)
-        hidden = self.text_decoder(input_ids, attention_mask, image_kv)
-        targets = labels[:, 1:]
-        predicted = targets != IGNORED  # the vocabulary projection is dear: only where a label waits
-        logits = self.text_decoder.head(hidden[:, :-1][predicted])
-        loss = lm_loss(logits, targets[predicted], self.config.label_smoothing)
-        return DecoderOutput(hidden_states=hidden, logits=logits), labels, loss, predicted.sum()
+        decoder_output, loss, tokens = language_model_loss(
+            self.text_decoder, input_ids, attention_mask, labels, image_kv, self.config.label_smoothing
+        )
+        return decoder_output, labels, loss, tokens
 
     @torch.inference_mode()
     def generate(
         self,
         samples: Mapping[str, Any],
-        use_nucleus_sampling: bool | None = None,
-        num_beams: int | None = None,
-        max_length: int | None = None,
-        min_length: int | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        temperature: float | None = None,
-        repetition_penalty: float | None = None,
-        length_penalty: float | None = None,
-        no_repeat_ngram_size: int | None = None,
-        early_stopping: bool | Literal["never"] | None = None,
         num_captions: int = 1,
         prompt: str | Sequence[str] | None = None,
         seed: int | Sequence[int] | None = None,
+        **settings: Any,
     ) -> list[str]:
         """Return `num_captions` captions for each image, an image's captions adjacent.
 
-        What is None comes from the settings that the checkpoint was validated with, else from the
-        model's config.
-
         Args:
-            samples: "image" (images, 3, image_size, image_size), or a PIL image or a list of them;
-                may hold "prompt" too.
-            max_length: most tokens of a caption, prompt included; `min_length` likewise.
+            samples: "image": (images, 3, image_size, image_size), a PIL image, or a list of them; may have
+                "prompt".
             num_captions: sampled independently, or the best beams (then at most `num_beams`).
-            prompt: one for all images or one each; "" for none; None for the model's own.
-            seed: of sampling; a list gives each image its own, whatever batch it is in.
+            prompt: one for all images or one for each; "" for none; None for the model's `prompt`.
+            seed: of sampling. A list has one seed for each image, whose captions then do not depend on the
+                rest of the batch.
+            **settings: fields of `GenerationSettings`, such as `num_beams` or `use_nucleus_sampling`. Those
+                left out or None are as the checkpoint was validated with, else as in the model's config.
 
         Raises:
             ConfigError: a setting out of range.
             ValueError: more captions than beams, or a prompt that fills `max_length`.
         """
-        given = {
-            "use_nucleus_sampling": use_nucleus_sampling,
-            "num_beams": num_beams,
-            "max_length": max_length,
-            "min_length": min_length,
-            "top_p": top_p,
-            "top_k": top_k,
-            "temperature": temperature,
-            "repetition_penalty": repetition_penalty,
-            "length_penalty": length_penalty,
-            "no_repeat_ngram_size": no_repeat_ngram_size,
-            "early_stopping": early_stopping,
-        }
-        given = {key: value for key, value in given.items() if value is not None}
-        settings = parse(
-            GenerationSettings, {**dataclasses.asdict(self.generation_settings), **given}, where="generate"
-        )
+        generation = updated(self.generation_settings, settings, where="generate")
         if not isinstance(num_captions, int) or num_captions < 1:
             raise InputError(f"num_captions must be a whole number of at least 1, found {num_captions!r}.")
         samples = checked_samples(samples, "image")
@@ -183,13 +153,13 @@ class BlipCaption(BlipBase):
             samples.get("prompt") if prompt is None else prompt, len(image_embeds)
         )
         decoder = CachedDecoder(
-            self.text_decoder, self.text_decoder.bert.project_image(image_embeds), settings.max_length
+            self.text_decoder, self.text_decoder.bert.project_image(image_embeds), generation.max_length
         )
         token_rows = generate(
             decoder,
             prompt_ids.to(image_embeds.device),
             prompt_lengths.to(image_embeds.device),
-            settings,
+            generation,
             eos_id=self.tokenizer.sep_token_id,
             pad_id=self.tokenizer.pad_token_id,
             num_captions=num_captions,
@@ -202,34 +172,34 @@ class BlipCaption(BlipBase):
         ]
 
     def inference_settings(self) -> dict[str, Any]:
-        """Return the generation settings, which every checkpoint carries."""
+        """Return the generation settings."""
         return {"generation": dataclasses.asdict(self.generation_settings)}
 
     def load_inference_settings(self, settings: Mapping[str, Any]) -> None:
-        """Take the generation settings of a checkpoint, if it has them."""
+        """Use the generation settings of a checkpoint, if it has them."""
         if "generation" in settings:
             self.generation_settings = parse(
                 GenerationSettings, settings["generation"], where="checkpoint.inference.generation"
             )
 
     def _check_prompts(self, texts: TokenizedTexts) -> None:
-        """Refuse a caption without a label: the tokens of the prompt are not learned.
+        """Raise an error for a caption that is only a prompt; warn of one that lacks it.
 
-        Looks at the tokens on the CPU, before they go to the device.
+        Reads the tokens while they are on the CPU.
         """
         lengths = texts.attention_mask.sum(1)
         if int(lengths.min()) <= self.prompt_length:
             index = int(lengths.argmin())
             raise InputError(
-                f"samples['text_input'][{index}] ({texts[index]!r:.60}) leaves nothing to learn behind the "
+                f"samples['text_input'][{index}] ({texts[index]!r:.60}) leaves nothing to learn after the "
                 f"model's prompt {self.prompt!r} ({self.prompt_length} tokens): captions must begin with the "
-                f"prompt, as the text processor makes them, and be cut to more than that (max_txt_len is "
+                f"prompt, which the text processor adds, and have more tokens than it (max_txt_len is "
                 f"{self.config.max_txt_len})."
             )
-        begins = texts.input_ids[:, 1 : self.prompt_length] == self.prompt_ids[1:]
-        if not (self._told_of_prompts or begins.all()):
-            self._told_of_prompts = True
-            index = int((~begins.all(1)).nonzero()[0])
+        has_prompt = texts.input_ids[:, 1 : self.prompt_length] == self.prompt_ids[1:]
+        if not (self._warned_of_prompts or has_prompt.all()):
+            self._warned_of_prompts = True
+            index = int((~has_prompt.all(1)).nonzero()[0])
             logger.warning(
                 "The caption %r does not begin with the model's prompt %r: its first %d tokens are not "
                 "learned. The text processor adds the prompt.",
@@ -243,9 +213,11 @@ class BlipCaption(BlipBase):
         prompt = self.prompt if prompt is None else prompt
         prompts = [prompt] * images if isinstance(prompt, str) else list(checked_texts(prompt, "prompt"))
         if len(prompts) != images:
-            raise InputError(f"{len(prompts)} prompts for {images} images; give one for all, or one each.")
+            raise InputError(
+                f"{len(prompts)} prompts for {images} images; give one for all, or one for each image."
+            )
         tokens = self.tokenizer(prompts, padding="longest", return_tensors="pt")
         prompt_ids = tokens.input_ids
         prompt_ids[:, 0] = self.dec_token_id
-        # Without [SEP], which would end the caption before it starts.
+        # Without the final [SEP], which would end the caption.
         return prompt_ids[:, :-1].contiguous(), tokens.attention_mask.sum(1) - 1

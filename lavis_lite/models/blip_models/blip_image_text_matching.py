@@ -1,4 +1,4 @@
-"""How well a text fits an image: by the matching head, or by the similarity of their embeddings."""
+"""How well texts fit images: by the matching head, or by the similarity of their embeddings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lavis_lite.common.registry import registry
-from lavis_lite.models.blip_models.inputs import InputError, checked_samples
+from lavis_lite.models.blip_models.inputs import check_one_each, check_same_number_each, checked_samples
 from lavis_lite.models.blip_models.matcher import BlipMatcher
 
 MatchHead = Literal["itm", "itc"]
@@ -17,7 +17,7 @@ MatchHead = Literal["itm", "itc"]
 
 @registry.register_model("blip_image_text_matching")
 class BlipITM(BlipMatcher):
-    """A retrieval checkpoint without what only training needs.
+    """A matcher for inference; it loads retrieval checkpoints.
 
     Example:
         >>> from lavis_lite import load_model
@@ -37,11 +37,13 @@ class BlipITM(BlipMatcher):
         """Return match logits (pairs, 2), column 1 for a match, or cosine similarities (images, texts).
 
         Args:
-            samples: "image" (images, 3, image_size, image_size) and "text_input", a list of texts; for
-                "itm" one text an image, or as many for each, an image's texts adjacent.
+            samples: "image" (images, 3, image_size, image_size) and "text_input", a list of texts; for "itm"
+                the same number of texts for each image, adjacent.
+            match_head: "itm" for match logits, "itc" for similarities.
 
         Raises:
-            ValueError: an unknown head, or texts that cannot be shared out among the images.
+            ValueError: an unknown head.
+            InputError: not an image or a text, or texts that cannot be divided among the images.
         """
         _check_head(match_head)
         samples = checked_samples(samples, "image", "text_input")
@@ -49,11 +51,9 @@ class BlipITM(BlipMatcher):
         image_embeds = self.encode_image(samples["image"])
         if match_head == "itc":
             return self.project_image_embeds(image_embeds) @ self.embed_texts(texts).T
-        if len(texts) % len(image_embeds):
-            raise InputError(
-                f"{len(texts)} texts do not share out among {len(image_embeds)} images; give every image "
-                "the same number of texts, or use match_head='itc', which compares all with all."
-            )
+        check_same_number_each(
+            texts, image_embeds, ", or use match_head='itc', which compares every image with every text"
+        )
         return self.match_logits(*self.tokenize(texts), self.text_encoder.project_image(image_embeds))
 
     @torch.no_grad()
@@ -64,12 +64,13 @@ class BlipITM(BlipMatcher):
         encoder_input_ids: Tensor,
         match_head: MatchHead = "itm",
     ) -> Tensor:
-        """Return how probable a match is (rows,), or cosine similarities, of ids made elsewhere.
+        """Return match probabilities (rows,), or cosine similarities (images, rows), of tokenized texts.
 
         Args:
             image_embeds: hidden states (images, tokens, width).
-            image_atts: (images, tokens), 1 where attention may go; None for everywhere.
-            encoder_input_ids: (rows, length), 0 where there is padding, an image's rows adjacent.
+            image_atts: (images, tokens), 1 where attention is allowed; None for everywhere.
+            encoder_input_ids: (rows, length), 0 at padding, an image's rows adjacent.
+            match_head: "itm" for match probabilities, "itc" for similarities.
         """
         _check_head(match_head)
         attention_mask = (encoder_input_ids != self.tokenizer.pad_token_id).long()
@@ -86,18 +87,18 @@ class BlipITM(BlipMatcher):
         return self.itm_head(states[:, 0]).softmax(1)[:, 1]
 
     def itm_scores(self, image: Tensor, texts: Sequence[Sequence[str]]) -> list[Tensor]:
-        """Return, for each of `image` (images, 3, height, width), how probable each of its texts fits.
+        """Return, for each image, the match probabilities of its texts.
+
+        Args:
+            image: (images, 3, height, width).
+            texts: of each image; their numbers may differ.
 
         Raises:
-            InputError: something that is no image or text, or not one list of texts an image.
+            InputError: not an image or a text, or not one list of texts for each image.
         """
         image_embeds = self.encode_image(image)
-        if len(texts) != len(image_embeds):
-            raise InputError(
-                f"{len(texts)} lists of texts for {len(image_embeds)} images; give one list an image."
-            )
-        logits = self.match_candidates(image_embeds, texts)
-        return [scores.softmax(1)[:, 1] for scores in logits]
+        check_one_each(texts, image_embeds, "lists of texts")
+        return [logits.softmax(1)[:, 1] for logits in self.match_candidates(image_embeds, texts)]
 
 
 def _check_head(match_head: str) -> None:

@@ -1,26 +1,25 @@
-"""Natural-language visual reasoning: is a sentence true of a pair of images? (paper section 5.4)."""
+"""Natural-language visual reasoning: is a sentence true for a pair of images? (paper section 5.4)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lavis_lite.common.registry import registry
 from lavis_lite.models.blip_models.blip import BlipBase
-from lavis_lite.models.blip_models.classifier import classification_head
-from lavis_lite.models.blip_models.inputs import InputError, checked_labels, checked_samples
+from lavis_lite.models.blip_models.classifier import BlipClassifier, classification_head
+from lavis_lite.models.blip_models.inputs import InputError, checked_samples
 from lavis_lite.models.layers.med import TextTransformer
 from lavis_lite.models.weights.adapters.salesforce import double_cross_attention, encoder_from_decoder
 
 
 @registry.register_model("blip_nlvr")
-class BlipNLVR(BlipBase):
-    """A text encoder that looks at two images at once, and a classifier on its first token.
+class BlipNLVR(BlipClassifier):
+    """A text encoder that reads a sentence with two images, and a classifier on its first token.
 
     Example:
         >>> from lavis_lite import load_model
@@ -39,8 +38,8 @@ class BlipNLVR(BlipBase):
         """Settings.
 
         Attributes:
-            num_classes: 2: false and true.
-            max_txt_len: tokens that a sentence is cut to; BLIP's are whole.
+            num_classes: 2 for false and true.
+            max_txt_len: maximum tokens of a sentence; by default none is cut.
         """
 
         num_classes: int = 2
@@ -57,36 +56,19 @@ class BlipNLVR(BlipBase):
 
     @property
     def text_lengths(self) -> dict[str, int]:
-        """Key of a training batch -> tokens that its texts are cut to."""
+        """Key of a training batch -> maximum tokens of its texts."""
         return {"text_input": self.longest_text}
 
-    def forward(self, samples: Mapping[str, Any], is_train: bool = True) -> dict[str, Tensor]:
-        """Return {"loss"}, or where `is_train` is false {"predictions"}, and "targets" if there are labels.
+    def classify(self, samples: Mapping[str, Any]) -> Tensor:
+        """Return logits (pairs, num_classes).
 
         Args:
-            samples: "image0" and "image1" (pairs, 3, image_size, image_size), "text_input" the
-                sentences, "label" (pairs,) 1 for true.
+            samples: "image0" and "image1" (pairs, 3, image_size, image_size), and "text_input", the
+                sentences. For training, "label" (pairs,) is 1 for true.
 
         Raises:
-            ValueError: not as many sentences as pairs.
+            InputError: not an image or a text, or not one sentence for each pair.
         """
-        logits = self.classify(samples)
-        if not is_train and samples.get("label") is None:
-            return {"predictions": logits}
-        targets = checked_labels(samples, *logits.shape, logits.device)
-        if not is_train:
-            return {"predictions": logits, "targets": targets}
-        return {
-            "loss": F.cross_entropy(logits, targets),
-            "loss_weight": logits.new_tensor(float(len(logits))),
-        }
-
-    def predict(self, samples: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return "predictions", logits (pairs, num_classes), and "targets" (pairs,) if there are labels."""
-        return self.forward(samples, is_train=False)
-
-    def classify(self, samples: Mapping[str, Any]) -> Tensor:
-        """Return logits (pairs, num_classes)."""
         samples = checked_samples(samples, "image0", "image1", "text_input")
         first, second = self.check_image(samples["image0"]), self.check_image(samples["image1"])
         texts = samples["text_input"]
@@ -101,14 +83,13 @@ class BlipNLVR(BlipBase):
         )
         return self.cls_head(states[:, 0])
 
-    def load_weights(self, state_dict: Mapping[str, Tensor], source: str) -> None:
-        """Take NLVR's weights, or those of a model of one image, whose cross-attention is doubled.
+    def load_weights(self, state_dict: Mapping[str, Tensor], source: str, fresh: Sequence[str] = ()) -> None:
+        """Load weights of NLVR, or of a model for single images, whose cross-attention is doubled.
 
         Raises:
-            CheckpointError: a key that the model needs is missing or mis-shaped; all are named.
+            CheckpointError: keys are missing or have another shape; all are named.
         """
-        fresh: tuple[str, ...] = ()
         if not any(".crossattention.self0." in key for key in state_dict):
             state_dict = double_cross_attention(encoder_from_decoder(state_dict))
-            fresh = ("cls_head.", *(key for key in self.state_dict() if ".merge_layer." in key))
+            fresh = (*fresh, "cls_head.", *(key for key in self.state_dict() if ".merge_layer." in key))
         super().load_weights(state_dict, source, fresh)

@@ -2,33 +2,68 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
 
-@dataclass
-class DecoderOutput(ModelOutput):
+class HiddenStates(Tensor):
+    """Hidden states (rows, length, width) that are also found under `last_hidden_state`, as in LAVIS."""
+
+    # Operations return plain tensors.
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def of(cls, states: Tensor) -> HiddenStates:
+        """Return `states` as `HiddenStates`, without a copy."""
+        return states.as_subclass(cls)
+
+    @property
+    def last_hidden_state(self) -> Tensor:
+        """The hidden states as a plain tensor."""
+        return self.as_subclass(Tensor)
+
+
+@dataclass(eq=False)
+class DecoderOutput:
     """A decoder pass over whole texts.
 
     Attributes:
         hidden_states: (rows, length, width), before the language-model head.
-        logits: (labelled positions, vocab_size): only positions that have a label are projected.
+        label_logits: (labeled positions, vocab_size). Training projects no others to the vocabulary,
+            because the projection is expensive.
+        head: the language-model head.
     """
 
-    hidden_states: Tensor | None = None
-    logits: Tensor | None = None
+    hidden_states: Tensor
+    label_logits: Tensor
+    head: Callable[[Tensor], Tensor] = field(repr=False)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(rows, length, vocab_size), computed when it is first read."""
+        return self.head(self.hidden_states)
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
 
 
 @dataclass
 class BlipSimilarity(ModelOutput):
-    """What ITC compares: each (pairs, batch of all ranks + queue_size).
+    """The similarities that ITC compares, each (pairs, pairs of all ranks + queue_size).
 
     Attributes:
-        sim_i2t: of images to texts; `sim_t2i` of texts to images.
-        sim_i2t_m: as the momentum model finds; `sim_t2i_m` likewise.
-        sim_i2t_targets: what `sim_i2t` is trained towards; `sim_t2i_targets` likewise.
+        sim_i2t: of images to texts.
+        sim_t2i: of texts to images.
+        sim_i2t_m: of images to texts, by the momentum model.
+        sim_t2i_m: of texts to images, by the momentum model.
+        sim_i2t_targets: target distribution of `sim_i2t`.
+        sim_t2i_targets: target distribution of `sim_t2i`.
     """
 
     sim_i2t: Tensor | None = None
@@ -41,12 +76,14 @@ class BlipSimilarity(ModelOutput):
 
 @dataclass
 class BlipOutputFeatures(ModelOutput):
-    """What a feature extractor finds; "proj" means projected to the common space, of length 1.
+    """Features of images and texts.
 
     Attributes:
-        image_embeds: (images, tokens, width); `image_embeds_proj` (images, tokens, embed_dim).
-        text_embeds: (texts, length, hidden_size); `text_embeds_proj` (texts, length, embed_dim).
-        multimodal_embeds: (pairs, length, hidden_size).
+        image_embeds: (images, tokens, width) hidden states.
+        image_embeds_proj: (images, tokens, embed_dim), projected to the common space, of length 1.
+        text_embeds: (texts, length, hidden_size) hidden states.
+        text_embeds_proj: (texts, length, embed_dim), projected to the common space, of length 1.
+        multimodal_embeds: (pairs, length, hidden_size) hidden states of texts read with their images.
     """
 
     image_embeds: Tensor | None = None
@@ -63,23 +100,25 @@ class BlipIntermediateOutput(ModelOutput):
     Attributes:
         image_embeds: (images, tokens, width) of the vision transformer.
         text_embeds: (texts, length, hidden_size) of texts read alone.
-        image_embeds_m: of the momentum copies; `text_embeds_m` likewise.
+        image_embeds_m: (images, tokens, width) of the vision transformer's momentum copy.
+        text_embeds_m: (texts, length, hidden_size) of the text encoder's momentum copy.
         encoder_output: (pairs, length, hidden_size) of matching pairs read together.
         encoder_output_neg: (2 * pairs, length, hidden_size): each text with another image, then each
             image with another text.
         itm_logits: (3 * pairs, 2): the matching pairs, then those of `encoder_output_neg`.
         itm_labels: (3 * pairs,) 1 for a match.
-        negative_images: (pairs,) which image each text was given; `negative_texts` likewise.
+        negative_images: (pairs,) number of the image that each text was read with.
+        negative_texts: (pairs,) number of the text that each image was read with.
         decoder_output: of the caption decoder.
-        decoder_labels: (rows, length), -100 where nothing is to be predicted.
+        decoder_labels: (rows, length), -100 where nothing is predicted.
     """
 
     image_embeds: Tensor | None = None
     text_embeds: Tensor | None = None
     image_embeds_m: Tensor | None = None
     text_embeds_m: Tensor | None = None
-    encoder_output: Tensor | None = None
-    encoder_output_neg: Tensor | None = None
+    encoder_output: HiddenStates | None = None
+    encoder_output_neg: HiddenStates | None = None
     itm_logits: Tensor | None = None
     itm_labels: Tensor | None = None
     negative_images: Tensor | None = None
@@ -93,10 +132,16 @@ class BlipOutput(ModelOutput):
     """Losses of one forward pass.
 
     Attributes:
-        loss: the sum to minimise, a mean over `loss_weight` terms.
-        loss_itc, loss_itm, loss_lm: contrastive, matching and language-model loss.
-        loss_weight: how many terms (tokens, pairs) the mean was taken over, so that means of
-            several batches or ranks can be joined into the mean of all.
+        loss: the sum to minimize, a mean over `loss_weight` terms.
+        loss_itc: image-text contrastive loss.
+        loss_itm: image-text matching loss.
+        loss_lm: language-model loss.
+        loss_weight: number of terms (tokens, pairs) of the mean, with which the means of several batches
+            or ranks become the mean of all.
+        report: numbers that are shown but not minimized, as detached tensors.
+        sims: what ITC compared.
+        intermediate_output: tensors on the way to the loss.
+        logits: (pairs, num_classes) of a classifier.
     """
 
     loss: Tensor | None = None
@@ -104,5 +149,7 @@ class BlipOutput(ModelOutput):
     loss_itm: Tensor | None = None
     loss_lm: Tensor | None = None
     loss_weight: Tensor | None = None
+    report: Mapping[str, Tensor] | None = None
     sims: BlipSimilarity | None = None
     intermediate_output: BlipIntermediateOutput | None = None
+    logits: Tensor | None = None

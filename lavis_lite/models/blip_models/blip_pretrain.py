@@ -1,4 +1,4 @@
-"""Pretraining: align, match and caption noisy pairs at once (paper section 3.2)."""
+"""Pretraining on noisy pairs with three losses: ITC, ITM and LM (paper section 3.2)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from lavis_lite.common.registry import registry
-from lavis_lite.models.blip_models.blip_outputs import BlipIntermediateOutput, BlipOutput, DecoderOutput
+from lavis_lite.models.blip_models.blip_outputs import BlipOutput, DecoderOutput
 from lavis_lite.models.blip_models.contrastive import BlipContrastive, Pairs
-from lavis_lite.models.blip_models.losses import IGNORED, lm_loss
+from lavis_lite.models.blip_models.losses import IGNORED, language_model_loss
 from lavis_lite.models.layers.attention import ImageKeyValues
 from lavis_lite.models.layers.med import Part, TextDecoder
 
-# What text encoder and decoder have in common; the paper compares these four (section 4.4).
+# What text encoder and decoder share; the paper compares these four (section 4.4).
 SHARING: dict[str, tuple[Part, ...]] = {
     "all": ("embeddings", "self_attention", "cross_attention", "feed_forward"),
     "all but cross-attention": ("embeddings", "self_attention", "feed_forward"),
@@ -42,14 +42,14 @@ class BlipPretrain(BlipContrastive):
         "large": "blip_pretrain_large",
         "tiny": "blip_pretrain_tiny",
     }
-    smallest_negative_weight: ClassVar[float] = 1e-4
+    min_negative_weight: ClassVar[float] = 1e-4
 
     @dataclass
     class Config(BlipContrastive.Config):
         """Settings.
 
         Attributes:
-            shared_text_parameters: what text encoder and decoder share.
+            shared_text_parameters: what text encoder and text decoder share.
             label_smoothing: of the language-model loss.
         """
 
@@ -71,49 +71,30 @@ class BlipPretrain(BlipContrastive):
         """Return the losses of matching pairs.
 
         Args:
-            samples: "image" (pairs, 3, image_size, image_size), "text_input" (pairs,) texts; may hold
-                "image_id" (pairs,), so that no other text of the same image is taken for a wrong one,
-                and "epoch", "iters", "num_iters_per_epoch", for alpha's ramp.
+            samples: "image" (pairs, 3, image_size, image_size) and "text_input" (pairs,) texts. May have
+                "image_id" (pairs,), so that another text of the same image is not drawn as a negative; and
+                "epoch", "iters", "num_iters_per_epoch", for the ramp of alpha.
 
         Raises:
-            ValueError: not as many texts as images.
+            InputError: not an image or a text, or not one text for each image.
         """
-        samples = self.checked_pairs(samples)
-        pairs = self.read_pairs(samples)
-        alignment = self.align(samples, pairs)
-        image_kv = self.text_encoder.project_image(pairs.image_embeds)
-        matching = self.match(samples, pairs, alignment, image_kv)
+        output, pairs, image_kv = self.contrast_and_match(samples)
         loss_lm, decoder_output, labels = self._caption(pairs, image_kv)
-        return BlipOutput(
-            loss=alignment.loss + matching.loss + loss_lm,
-            loss_itc=alignment.loss,
-            loss_itm=matching.loss,
-            loss_lm=loss_lm,
-            loss_weight=pairs.input_ids.new_tensor(float(len(pairs.input_ids)), dtype=loss_lm.dtype),
-            sims=alignment.similarity,
-            intermediate_output=BlipIntermediateOutput(
-                image_embeds=pairs.image_embeds,
-                text_embeds=alignment.text_embeds,
-                image_embeds_m=alignment.image_embeds_m,
-                text_embeds_m=alignment.text_embeds_m,
-                **matching.outputs(),
-                decoder_output=decoder_output,
-                decoder_labels=labels,
-            ),
-        )
+        output["loss"] = output["loss"] + loss_lm
+        output["loss_lm"] = loss_lm
+        output["intermediate_output"]["decoder_output"] = decoder_output
+        output["intermediate_output"]["decoder_labels"] = labels
+        return output
 
     def _caption(self, pairs: Pairs, image_kv: list[ImageKeyValues]) -> tuple[Tensor, DecoderOutput, Tensor]:
-        """Return the language-model loss, the decoder's output, and its labels."""
+        """Return the language-model loss, the output of the decoder, and its labels."""
         input_ids = pairs.input_ids.clone()
         input_ids[:, 0] = self.dec_token_id
         labels = input_ids.masked_fill(pairs.attention_mask == 0, IGNORED)
         if "cross_attention" not in self.shared_parts:
             image_kv = self.text_decoder.bert.project_image(pairs.image_embeds)
-        hidden = self.text_decoder(input_ids, pairs.attention_mask, image_kv)
-        targets = labels[:, 1:]
-        predicted = targets != IGNORED
-        logits = self.text_decoder.head(hidden[:, :-1][predicted])
-        count = predicted.sum()
-        mean = lm_loss(logits, targets[predicted], self.config.label_smoothing)
+        decoder_output, mean, count = language_model_loss(
+            self.text_decoder, input_ids, pairs.attention_mask, labels, image_kv, self.config.label_smoothing
+        )
         loss = mean * count / self.share_of_total(count, pairs)
-        return loss, DecoderOutput(hidden_states=hidden, logits=logits), labels
+        return loss, decoder_output, labels

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
+from lavis_lite.common.config.schema import parse
 from lavis_lite.common.registry import registry
-from lavis_lite.models.blip_models.blip_outputs import BlipIntermediateOutput, BlipOutput
+from lavis_lite.common.settings import RankingSettings
+from lavis_lite.models.blip_models.blip_outputs import BlipOutput
 from lavis_lite.models.blip_models.contrastive import Alignment, BlipContrastive
-from lavis_lite.models.blip_models.ranking import RankingSettings, rank_images_and_texts
+from lavis_lite.models.blip_models.inputs import InputError
+from lavis_lite.models.blip_models.ranking import rank_images_and_texts
 
 
 @registry.register_model("blip_retrieval")
 class BlipRetrieval(BlipContrastive):
-    """Trained on ITC + ITM; texts of one image share ITC's targets.
+    """A matcher trained on ITC and ITM, where the texts of one image share ITC's targets.
 
     Example:
         >>> import torch
@@ -47,49 +50,31 @@ class BlipRetrieval(BlipContrastive):
 
         Args:
             samples: "image" (pairs, 3, image_size, image_size), "text_input" (pairs,) texts, "image_id"
-                (pairs,) numbers or names; may hold "epoch", "iters", "num_iters_per_epoch".
+                (pairs,) numbers or names. May have "epoch", "iters", "num_iters_per_epoch", for the ramp of
+                alpha.
 
         Raises:
-            ValueError: not as many texts as images, or no image_id.
+            InputError: not an image or a text, not one text for each image, or no image_id.
         """
         if "image_id" not in samples:
-            raise ValueError("blip_retrieval needs samples['image_id'], to know which texts share an image.")
-        samples = self.checked_pairs(samples)
-        pairs = self.read_pairs(samples)
-        alignment = self.align(samples, pairs)
-        matching = self.match(samples, pairs, alignment, self.text_encoder.project_image(pairs.image_embeds))
-        return BlipOutput(
-            loss=alignment.loss + matching.loss,
-            loss_itc=alignment.loss,
-            loss_itm=matching.loss,
-            loss_weight=matching.loss.new_tensor(float(len(pairs.input_ids))),
-            sims=alignment.similarity,
-            intermediate_output=BlipIntermediateOutput(
-                image_embeds=pairs.image_embeds,
-                text_embeds=alignment.text_embeds,
-                image_embeds_m=alignment.image_embeds_m,
-                text_embeds_m=alignment.text_embeds_m,
-                **matching.outputs(),
-            ),
-        )
+            raise InputError("blip_retrieval needs samples['image_id'], to know which texts share an image.")
+        return self.contrast_and_match(samples)[0]
 
-    def negative_similarities(self, alignment: Alignment, columns: Tensor, what: str) -> Tensor:
-        """Return (pairs, pool): online features on both sides, as BLIP's retrieval has it."""
+    def negative_similarities(self, alignment: Alignment, columns: Tensor, kind: str) -> Tensor:
+        """Return (pairs, pool) similarities of online features on both sides, as in BLIP's retrieval."""
         features = (alignment.image_features, alignment.text_features)
-        own, others = features if what == "texts" else features[::-1]
-        return own @ self.gather_pool(others).T / self.temp
+        queries, others = features if kind == "texts" else features[::-1]
+        return queries @ self.gather_pool(others).T / self.temp
 
-    def compute_sim_matrix(
-        self, data_loader: Iterable[Mapping[str, Any]], task_cfg: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def compute_sim_matrix(self, data_loader: Any, task_cfg: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return scores (images, texts) and (texts, images) of a whole split, re-ranked by ITM.
 
         Args:
-            data_loader: yields {"image", "index"}, this rank's share; its `dataset` has `text` and `image`.
-            task_cfg: has `k_test`, how many candidates are re-ranked; may have more of the fields of
-                `RankingSettings`.
+            data_loader: yields {"image", "index"}, this rank's share of the images; its `dataset` has all
+                texts as `text` and all images as `image`.
+            task_cfg: any object with fields of `RankingSettings`; those it lacks have their defaults.
         """
         names = [field.name for field in fields(RankingSettings) if hasattr(task_cfg, field.name)]
-        settings = RankingSettings(**{name: getattr(task_cfg, name) for name in names})
+        settings = parse(RankingSettings, {name: getattr(task_cfg, name) for name in names}, where="task_cfg")
         dataset = data_loader.dataset
         return rank_images_and_texts(self, data_loader, dataset.text, len(dataset.image), settings)

@@ -1,8 +1,8 @@
-"""What models accept: samples with the keys that they need, images, texts; anything else is named."""
+"""Checks of what a model is called with: samples and their keys, images, texts, labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -14,20 +14,20 @@ from lavis_lite.common.registry import nearest, registry
 from lavis_lite.common.sample_errors import InputError, MissingKeyError
 from lavis_lite.common.texts import TokenizedTexts
 
-# Normalized pixels lie within about 2.7 of zero; a mean and deviation of one's own may lead further.
-LARGEST_PIXEL = 30.0
+# Normalized pixels lie within about 2.7 of zero; with another mean and deviation they may be larger.
+MAX_PIXEL = 30.0
 PROCESSOR_HINT = 'use vis_processors["eval"](pil_image), or give PIL images'
 
 
 def checked_samples(samples: Any, *keys: str) -> dict[str, Any]:
-    """Return `samples` with each of `keys`, "text_input" as a list of texts.
+    """Return `samples` as a dict that has `keys`; a single "text_input" becomes a list of one.
 
     Args:
-        samples: what a person gave; a single text becomes a list of one.
-        keys: those that the model needs; samples["video"] may stand in for "image".
+        samples: argument of the model.
+        keys: that the model needs; "video" may stand in for "image".
 
     Raises:
-        InputError: not a mapping, a key that is missing, or texts that are not texts.
+        InputError: not a mapping, a missing key, or a "text_input" that is not a list of texts.
     """
     if not isinstance(samples, Mapping):
         raise InputError(
@@ -54,47 +54,101 @@ def checked_texts(texts: Any, where: str) -> Sequence[str]:
 
     Args:
         texts: a list of texts, or one text.
-        where: how errors name them.
+        where: name of `texts` in error messages.
 
     Raises:
-        InputError: no text at all, something that is not a text, or a text that is not valid Unicode.
+        InputError: an empty list, something that is not a text, or a text that is not valid Unicode.
     """
     if isinstance(texts, TokenizedTexts):
         return texts  # checked where they were tokenized
     if isinstance(texts, str):
         texts = [texts]
     if not isinstance(texts, Sequence) or isinstance(texts, bytes):
-        raise InputError(f"{where} is a {type(texts).__name__}; give a list of texts, one an image.")
+        raise InputError(f"{where} is a {type(texts).__name__}; give a list of texts, one for each image.")
     if not texts:
         raise InputError(f"{where} is empty; give at least one text.")
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"{where}[{index}] is a {type(text).__name__} ({text!r:.60}), not a text.")
-        place = lone_surrogate(text)
-        if place is not None:
+        position = lone_surrogate(text)
+        if position is not None:
             raise InputError(
-                f"{where}[{index}] is not valid Unicode: a lone surrogate (half a character) at {place}."
+                f"{where}[{index}] is not valid Unicode: a lone surrogate (half a character) at {position}."
             )
     return texts
 
 
-def checked_images(images: Any, size: int, like: nn.Parameter) -> Tensor:
-    """Return `images` as a tensor (images, 3, size, size) that the model can take.
+def check_one_each(items: Sized, images: Sized, kind: str) -> None:
+    """Raise an `InputError` unless there are as many items as images.
 
     Args:
-        images: such a tensor, in any floating-point type; a PIL image, or a list of them, which are
-            processed as `blip_image_eval` does.
-        size: side in pixels that the model was built for.
-        like: a weight of the model, whose type and device the images must have.
+        items: of any kind.
+        images: of the batch.
+        kind: what messages call the items, in the plural.
+    """
+    if len(items) != len(images):
+        raise InputError(f"{len(items)} {kind} for {len(images)} images; give one for each image.")
+
+
+def check_same_number_each(texts: Sized, images: Sized, hint: str = "") -> None:
+    """Raise an `InputError` unless the texts can be divided evenly among the images.
+
+    Args:
+        texts: an image's texts adjacent.
+        images: of the batch.
+        hint: end of the message.
+    """
+    if len(texts) % len(images):
+        raise InputError(
+            f"{len(texts)} texts cannot be divided evenly among {len(images)} images; give every image the "
+            f"same number of texts{hint}."
+        )
+
+
+def checked_labels(samples: Mapping[str, Any], logits: Tensor) -> Tensor:
+    """Return samples["label"] as class numbers (pairs,), on the device of `logits`.
+
+    Args:
+        samples: of the model; "label" is a tensor or a list of integers.
+        logits: (pairs, classes).
 
     Raises:
-        InputError: anything else; the message says what it is and what to do.
+        InputError: missing, not integers, another number of them, or not classes of the model.
+    """
+    count, classes = logits.shape
+    values = checked_samples(samples, "label")["label"]
+    try:
+        labels = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"samples['label'] ({values!r:.60}) is not a list of class numbers.") from error
+    if labels.is_floating_point() or labels.is_complex():
+        raise InputError(f"samples['label'] holds {labels.dtype} values; give class numbers.")
+    if labels.shape != (count,):
+        raise InputError(
+            f"samples['label'] has shape {tuple(labels.shape)}; expected ({count},), one for each sample."
+        )
+    if _may_read(labels) and count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        wrong = next(label for label in labels.tolist() if not 0 <= label < classes)
+        raise InputError(f"samples['label'] holds {wrong}; the model has classes 0 to {classes - 1}.")
+    return labels.long().to(logits.device)
+
+
+def checked_images(images: Any, size: int, like: nn.Parameter) -> Tensor:
+    """Return `images` as a tensor (images, 3, size, size) for the model.
+
+    Args:
+        images: such a tensor, of any floating-point type; or a PIL image or a list of PIL images, which
+            are processed as `blip_image_eval` does.
+        size: side in pixels that the model was built for.
+        like: a weight of the model, on whose device the images must be; they are converted to its type.
+
+    Raises:
+        InputError: anything else.
     """
     if isinstance(images, Image.Image):
         images = [images]
     if isinstance(images, list | tuple):
-        images = _processed(images, size)
-        images = images.to(like.device)
+        images = _stacked(images, size).to(like.device)
     if not isinstance(images, Tensor):
         raise InputError(f"the images are a {type(images).__name__}, not a tensor; {PROCESSOR_HINT}.")
     if images.layout != torch.strided:
@@ -109,59 +163,18 @@ def checked_images(images: Any, size: int, like: nn.Parameter) -> Tensor:
         )
     if images.dtype != like.dtype and not torch.is_autocast_enabled(images.device.type):
         images = images.to(like.dtype)
-    if _may_look_at(images):
-        _check_values(images)
+    if _may_read(images):
+        _check_pixels(images)
     return images
 
 
-def check_text_count(texts: Sequence[str], images: int) -> None:
-    """Refuse texts that do not share out evenly among the images.
-
-    Raises:
-        InputError: they do not.
-    """
-    if len(texts) % images:
-        raise InputError(
-            f"{len(texts)} texts do not share out among {images} images; give every image the same number "
-            "of texts."
-        )
-
-
-def checked_labels(samples: Mapping[str, Any], count: int, classes: int, device: torch.device) -> Tensor:
-    """Return samples["label"] as numbers (count,) of classes, on `device`.
-
-    Args:
-        samples: of the model; "label" a tensor or a list of whole numbers.
-        count: how many there must be.
-        classes: how many classes the model tells apart.
-
-    Raises:
-        InputError: missing, not whole numbers, another count, or no class of the model.
-    """
-    given = checked_samples(samples, "label")["label"]
-    try:
-        labels = torch.as_tensor(given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"samples['label'] ({given!r:.60}) is not a list of class numbers.") from error
-    if labels.is_floating_point() or labels.is_complex():
-        raise InputError(f"samples['label'] holds {labels.dtype} values; give class numbers.")
-    if labels.shape != (count,):
-        raise InputError(
-            f"samples['label'] has shape {tuple(labels.shape)}; expected ({count},), one a sample."
-        )
-    if _may_look_at(labels) and count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        wrong = next(label for label in labels.tolist() if not 0 <= label < classes)
-        raise InputError(f"samples['label'] holds {wrong}; the model has classes 0 to {classes - 1}.")
-    return labels.long().to(device)
-
-
-def _may_look_at(tensor: Tensor) -> bool:
-    """Return False in training on a GPU: the host would wait for the device at every step."""
+def _may_read(tensor: Tensor) -> bool:
+    """Return False in training on a GPU, where reading values would make the host wait at every step."""
     return tensor.device.type == "cpu" or not torch.is_grad_enabled()
 
 
-def _processed(images: Sequence[Any], size: int) -> Tensor:
-    """Return PIL images as the evaluation processor makes them."""
+def _stacked(images: Sequence[Any], size: int) -> Tensor:
+    """Return a list of tensors as one, or a list of PIL images as the evaluation processor makes them."""
     if not images:
         raise InputError("the list of images is empty; give at least one.")
     if all(isinstance(image, Tensor) for image in images):
@@ -196,14 +209,15 @@ def _check_shape(images: Tensor, size: int) -> None:
         )
 
 
-def _check_values(images: Tensor) -> None:
-    """Refuse pixels that no processor makes: they would be captioned, and wrongly."""
+def _check_pixels(images: Tensor) -> None:
+    """Refuse pixels that no processor makes: the model would read them, and be wrong."""
     smallest, largest = (value.item() for value in images.detach().aminmax())
-    if not (abs(smallest) <= LARGEST_PIXEL and abs(largest) <= LARGEST_PIXEL):
-        finite = torch.isfinite(images).flatten(1).all(1)
-        if not finite.all():
-            index = int((~finite).nonzero()[0])
-            raise InputError(f"image {index} of the batch holds NaN or infinite pixels.")
-        raise InputError(
-            f"the pixels reach from {smallest:g} to {largest:g}: they are not normalized; {PROCESSOR_HINT}."
-        )
+    if abs(smallest) <= MAX_PIXEL and abs(largest) <= MAX_PIXEL:
+        return
+    finite = torch.isfinite(images).flatten(1).all(1)
+    if not finite.all():
+        index = int((~finite).nonzero()[0])
+        raise InputError(f"image {index} of the batch holds NaN or infinite pixels.")
+    raise InputError(
+        f"the pixels reach from {smallest:g} to {largest:g}: they are not normalized; {PROCESSOR_HINT}."
+    )

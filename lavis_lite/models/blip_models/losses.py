@@ -1,4 +1,4 @@
-"""The losses of BLIP as pure functions of tensors."""
+"""The losses of BLIP as functions (paper section 3.2)."""
 
 from __future__ import annotations
 
@@ -9,108 +9,131 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lavis_lite.models.blip_models.blip_outputs import DecoderOutput
+from lavis_lite.models.layers.attention import ImageKeyValues
+from lavis_lite.models.layers.med import TextDecoder
+
 IGNORED = -100
 
 
 def lm_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.1) -> Tensor:
-    """Return the mean cross-entropy of the next token (paper section 3.2, LM).
+    """Return the mean cross-entropy of the next token.
 
     Args:
-        logits: (positions, vocab_size), of the positions *before* each target.
+        logits: (positions, vocab_size), of the positions before the targets.
         targets: (positions,) token ids; -100 is ignored.
         label_smoothing: BLIP trains with 0.1.
     """
     return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, label_smoothing=label_smoothing)
 
 
-class Candidates(NamedTuple):
-    """What each image is contrasted with (or each text): everything in the batch, then the queue.
+def language_model_loss(
+    decoder: TextDecoder,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    labels: Tensor,
+    image_kv: list[ImageKeyValues],
+    label_smoothing: float,
+) -> tuple[DecoderOutput, Tensor, Tensor]:
+    """Return the decoder's output on whole texts, the mean loss, and the number of predicted tokens.
 
-    Attributes:
-        batch: (candidates, embed_dim) momentum features of the batch, of all ranks.
-        queue: (embed_dim, queue_size) momentum features of batches before.
+    Args:
+        decoder: reads the texts.
+        input_ids: (rows, length).
+        attention_mask: (rows, length).
+        labels: (rows, length), -100 where nothing is predicted.
+        image_kv: the images, projected for the decoder.
+        label_smoothing: of the loss.
     """
-
-    batch: Tensor
-    queue: Tensor
-
-    def similarities(self, features: Tensor, temperature: Tensor) -> Tensor:
-        """Return (rows, candidates + queue_size) of `features` (rows, embed_dim)."""
-        return torch.cat((features @ self.batch.T, features @ self.queue), dim=1) / temperature
+    hidden = decoder(input_ids, attention_mask, image_kv)
+    targets = labels[:, 1:]
+    predicted = targets != IGNORED
+    # Project to the vocabulary only at labeled positions: it is expensive.
+    logits = decoder.head(hidden[:, :-1][predicted])
+    loss = lm_loss(logits, targets[predicted], label_smoothing)
+    return DecoderOutput(hidden, logits, decoder.head), loss, predicted.sum()
 
 
 class Contrast(NamedTuple):
-    """One direction of ITC: similarities, what the momentum model finds, and what is aimed at.
+    """One direction of ITC; each tensor is (rows, candidates + queue_size).
 
-    Each (rows, candidates + queue_size).
+    Attributes:
+        similarities: divided by the temperature.
+        momentum_similarities: by the momentum model.
+        targets: a distribution for each row.
     """
 
     similarities: Tensor
     momentum_similarities: Tensor
     targets: Tensor
 
-    @property
-    def loss(self) -> Tensor:
-        """Mean cross-entropy against the soft targets."""
-        return -(F.log_softmax(self.similarities, dim=1) * self.targets).sum(1).mean()
-
 
 def contrast(
     features: Tensor,
     momentum_features: Tensor,
-    candidates: Candidates,
+    candidates: Tensor,
+    queue: Tensor,
     targets: Tensor,
     temperature: Tensor,
     alpha: float,
 ) -> Contrast:
-    """Return one direction of ITC with momentum distillation (paper section 3.2, ITC).
+    """Return one direction of ITC with momentum distillation.
 
     Args:
-        features: (rows, embed_dim), of length 1; `momentum_features` likewise.
-        candidates: of the other modality.
+        features: (rows, embed_dim), of length 1.
+        momentum_features: (rows, embed_dim), of the momentum model.
+        candidates: (candidates, embed_dim), momentum features of the other modality in the batch.
+        queue: (embed_dim, queue_size), those of earlier batches.
         targets: (rows, candidates + queue_size), each row sums to 1.
         temperature: a scalar that divides the similarities.
-        alpha: share of the momentum model's opinion in the targets.
+        alpha: weight of the momentum model's distribution in the targets.
     """
-    similarities = candidates.similarities(features, temperature)
+    similarities = torch.cat((features @ candidates.T, features @ queue), dim=1) / temperature
     with torch.no_grad():
-        momentum_similarities = candidates.similarities(momentum_features, temperature)
+        momentum_similarities = (
+            torch.cat((momentum_features @ candidates.T, momentum_features @ queue), dim=1) / temperature
+        )
         targets = alpha * F.softmax(momentum_similarities, dim=1) + (1 - alpha) * targets
     return Contrast(similarities, momentum_similarities, targets)
 
 
 def itc_loss(image_to_text: Contrast, text_to_image: Contrast) -> Tensor:
-    """Return the mean of both directions."""
-    return (image_to_text.loss + text_to_image.loss) / 2
+    """Return the mean cross-entropy of both directions."""
+    losses = [
+        -(F.log_softmax(direction.similarities, dim=1) * direction.targets).sum(1).mean()
+        for direction in (image_to_text, text_to_image)
+    ]
+    return (losses[0] + losses[1]) / 2
 
 
 def shared_targets(ids: Tensor, candidate_ids: Tensor) -> Tensor:
-    """Return (rows, candidates): each row's mass shared by the candidates with the row's id.
+    """Return (rows, candidates): equal shares of 1 for the candidates that have the row's id.
 
     Args:
-        ids: (rows,); `candidate_ids` (candidates,).
+        ids: (rows,).
+        candidate_ids: (candidates,).
     """
     same = (ids[:, None] == candidate_ids).float()
     return same / same.sum(1, keepdim=True)
 
 
 def sample_negatives(
-    similarities: Tensor, forbidden: Tensor, noise: Tensor, smallest_weight: float = 0.0
+    similarities: Tensor, forbidden: Tensor, noise: Tensor, min_weight: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Draw one hard negative a row, in proportion to softmax(similarities) (paper section 3.2, ITM).
+    """Draw a hard negative for each row, with probabilities softmax(similarities).
 
     Args:
         similarities: (rows, candidates).
-        forbidden: (rows, candidates), true on what matches the row.
-        noise: (rows, candidates) uniform in [0, 1); decides the draw.
-        smallest_weight: added to each candidate's weight.
+        forbidden: (rows, candidates), true on matches of the row.
+        noise: (rows, candidates) uniform in [0, 1), which decides the draw.
+        min_weight: added to the weight of every candidate.
 
     Returns:
-        the index of each row's negative, and whether there is any; both (rows,). Where there is none,
-        the index is that of a match.
+        the index of each row's negative, and whether it has one; both (rows,). Without one, the index is
+        that of a match.
     """
-    weights = F.softmax(similarities.float(), dim=1) + smallest_weight
-    # The largest of log(weight) + Gumbel noise falls on each candidate as often as its weight says.
+    weights = F.softmax(similarities.float(), dim=1) + min_weight
+    # log(weight) + Gumbel noise is largest at each candidate with a probability proportional to its weight.
     tiny = torch.finfo(weights.dtype).tiny
     gumbel = -torch.log((-torch.log(noise.float().clamp(min=tiny))).clamp(min=tiny))
     scores = torch.log(weights.clamp(min=tiny)) + gumbel
@@ -119,13 +142,13 @@ def sample_negatives(
 
 
 def itm_loss(logits: Tensor, labels: Tensor, counted: Tensor, total: Tensor) -> Tensor:
-    """Return the cross-entropy of match and no match, over the pairs that are `counted`.
+    """Return the cross-entropy of match and no match over the `counted` pairs.
 
     Args:
         logits: (pairs, 2).
         labels: (pairs,) 1 for a match.
-        counted: (pairs,) false where there was no negative to take.
-        total: what the sum is divided by: how many are counted.
+        counted: (pairs,) false if there was no negative to draw.
+        total: what the sum is divided by.
     """
     losses = F.cross_entropy(logits.float(), labels, reduction="none")
     return torch.where(counted, losses, 0.0).sum() / total
@@ -134,8 +157,12 @@ def itm_loss(logits: Tensor, labels: Tensor, counted: Tensor, total: Tensor) -> 
 def ramped_alpha(alpha: float, ramp_epochs: float, samples: Mapping[str, Any]) -> float:
     """Return `alpha` as it grows linearly from 0 over the first `ramp_epochs` epochs.
 
+    Early on, the momentum model knows no more than chance, and its opinion would only blur the targets.
+
     Args:
-        samples: a batch; where it does not say its place in training, alpha is whole.
+        alpha: the final value.
+        ramp_epochs: may be a fraction; 0 for no ramp.
+        samples: a batch with "epoch", "iters" and "num_iters_per_epoch"; without them there is no ramp.
 
     >>> [round(ramped_alpha(0.4, 2, {"epoch": epoch, "iters": 50, "num_iters_per_epoch": 100}), 3)
     ...  for epoch in (0, 1, 2)]

@@ -1,4 +1,4 @@
-"""Retrieval over a whole split: ITC finds candidates, ITM re-ranks the best of them (paper section 5.1)."""
+"""Retrieval over a split: ITC finds candidates, ITM re-ranks the best of them (paper section 5.1)."""
 
 from __future__ import annotations
 
@@ -11,34 +11,22 @@ import torch
 from torch import Tensor
 
 from lavis_lite.common import distributed
+from lavis_lite.common.settings import RankingSettings
 from lavis_lite.models.blip_models.matcher import BlipMatcher
 
-# The score of a pair that was no candidate: below all that were.
+# Score of a pair that is not a candidate, below those of candidates.
 NO_CANDIDATE = -100.0
 
 
 @dataclass
-class RankingSettings:
-    """How a split is ranked.
+class _Images:
+    """The images of this rank.
 
     Attributes:
-        k_test: candidates that ITM re-ranks, of each image and of each text; at most as many as there are.
-        rerank: whether to re-rank at all.
-        rerank_max_tokens: text tokens that are read at once; bounds the memory.
-        text_batch: texts that are embedded at once.
-        kept_bytes: hidden states of images that are kept in memory; beyond it, images are read twice.
+        numbers: (images,) of the split.
+        embeddings: (images, embed_dim).
+        hidden: hidden states of each batch; None if they need too much memory.
     """
-
-    k_test: int = 256
-    rerank: bool = True
-    rerank_max_tokens: int = 1 << 15
-    text_batch: int = 256
-    kept_bytes: int = 2 << 30
-
-
-@dataclass
-class _Images:
-    """This rank's images: their numbers, their embeddings, and their hidden states while they fit."""
 
     numbers: Tensor
     embeddings: Tensor
@@ -53,19 +41,20 @@ def rank_images_and_texts(
     image_count: int,
     settings: RankingSettings,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return scores (images, texts) and (texts, images).
+    """Return scores (images, texts) and (texts, images), the same on all ranks.
 
-    The score of a candidate is its match logit plus its ITC similarity; all else has -100. Each rank
-    reads its share of the images; all ranks return the same. A pair that is a candidate in both
-    directions is read once.
+    The score of a candidate is its match logit plus its ITC similarity; all others have -100. A pair that
+    is a candidate in both directions is read once.
 
     Args:
-        data_loader: yields {"image" or "video", "index"}, this rank's share of the images. It is read a
-            second time where the hidden states do not fit into `kept_bytes`.
-        texts: all of them.
-        image_count: how many images there are, of all ranks; one that cannot be read is no candidate.
+        model: a matcher.
+        data_loader: yields {"image" or "video", "index"}, this rank's share of the images; a second time if
+            their hidden states need more memory than `rerank_cache_bytes`.
+        texts: all texts.
+        image_count: number of images of all ranks; an image that cannot be read is never a candidate.
+        settings: how to rank.
     """
-    text_embeddings = _embed_texts(model, texts, settings.text_batch)
+    text_embeddings = _embed_texts(model, texts, settings.text_batch_size)
     images = _embed_images(model, data_loader, settings)
     numbers = distributed.gather_rows(images.numbers)
     embeddings = distributed.gather_rows(images.embeddings)
@@ -74,33 +63,33 @@ def rank_images_and_texts(
     if not settings.rerank:
         return similarities.cpu().numpy(), similarities.T.cpu().numpy()
 
-    of_images = _best(similarities, settings.k_test)
-    of_texts = _best(similarities.T, settings.k_test)
-    wanted = of_images | of_texts.T
-    scores = _rerank(model, data_loader, texts, images, wanted, settings)
-    scores = scores + torch.where(wanted, similarities, 0.0).cpu()
-    image_to_text = torch.where(of_images.cpu(), scores, NO_CANDIDATE)
-    text_to_image = torch.where(of_texts.cpu(), scores.T, NO_CANDIDATE)
+    best_texts = _best(similarities, settings.k_test)
+    best_images = _best(similarities.T, settings.k_test)
+    candidates = best_texts | best_images.T
+    scores = _rerank(model, data_loader, texts, images, candidates, settings)
+    scores = scores + torch.where(candidates, similarities, 0.0).cpu()
+    image_to_text = torch.where(best_texts.cpu(), scores, NO_CANDIDATE)
+    text_to_image = torch.where(best_images.cpu(), scores.T, NO_CANDIDATE)
     return image_to_text.numpy(), text_to_image.numpy()
 
 
 def _best(similarities: Tensor, k: int) -> Tensor:
     """Return (rows, columns), true on each row's `k` largest."""
     k = min(k, similarities.shape[1])
-    chosen = torch.zeros_like(similarities, dtype=torch.bool)
-    return chosen.scatter_(1, similarities.topk(k, dim=1).indices, True)
+    is_best = torch.zeros_like(similarities, dtype=torch.bool)
+    return is_best.scatter_(1, similarities.topk(k, dim=1).indices, True)
 
 
 def _embed_texts(model: BlipMatcher, texts: Sequence[str], batch: int) -> Tensor:
-    """Return the embeddings (texts, embed_dim), each rank having made its share."""
+    """Return embeddings (texts, embed_dim); each rank computes a share of them."""
     share = -(-len(texts) // distributed.world_size())
-    own = texts[distributed.rank() * share : (distributed.rank() + 1) * share]
-    # texts of similar length together, so that little is padding
-    order = sorted(range(len(own)), key=lambda index: len(own[index]))
-    embeddings = torch.zeros(len(own), model.config.embed_dim, device=model.device)
-    for start in range(0, len(own), batch):
-        chosen = order[start : start + batch]
-        embeddings[chosen] = model.embed_texts([own[index] for index in chosen]).float()
+    texts = texts[distributed.rank() * share : (distributed.rank() + 1) * share]
+    # Texts of similar length are in one batch, so that little is padding.
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    embeddings = torch.zeros(len(texts), model.config.embed_dim, device=model.device)
+    for start in range(0, len(texts), batch):
+        rows = order[start : start + batch]
+        embeddings[rows] = model.embed_texts([texts[index] for index in rows]).float()
     return distributed.gather_rows(embeddings)
 
 
@@ -110,23 +99,23 @@ def _embed_images(
     numbers = [torch.zeros(0, dtype=torch.long)]
     embeddings = [torch.zeros(0, model.config.embed_dim, device=model.device)]
     hidden: list[Tensor] | None = [] if settings.rerank else None
-    kept = 0
+    cached_bytes = 0
     for samples in data_loader:
         if "index" not in samples:
-            continue  # none of them could be read
+            continue  # no image of the batch could be read
         image_embeds, embedded = model.read_visual(_on_device(model, samples))
         numbers.append(torch.as_tensor(samples["index"]))
         embeddings.append(embedded.float())
-        kept += image_embeds.nbytes
+        cached_bytes += image_embeds.nbytes
         if hidden is not None:
-            hidden = None if kept > settings.kept_bytes else [*hidden, image_embeds]
+            hidden = None if cached_bytes > settings.rerank_cache_bytes else [*hidden, image_embeds]
     return _Images(torch.cat(numbers).to(model.device), torch.cat(embeddings), hidden)
 
 
 def _hidden_states(
     model: BlipMatcher, data_loader: Iterable[Mapping[str, Any]], images: _Images
 ) -> Iterable[Tensor]:
-    """Yield the hidden states of each batch of this rank's images once more."""
+    """Yield the hidden states of each batch of images again."""
     if images.hidden is not None:
         yield from images.hidden
         return
@@ -144,22 +133,22 @@ def _rerank(
     data_loader: Iterable[Mapping[str, Any]],
     texts: Sequence[str],
     images: _Images,
-    wanted: Tensor,
+    candidates: Tensor,
     settings: RankingSettings,
 ) -> Tensor:
-    """Return match logits (images, texts) on the CPU, 0 where `wanted` is false."""
+    """Return match logits (images, texts) on the CPU, 0 where `candidates` is false."""
     input_ids, attention_mask = model.tokenize(texts)
-    scores = torch.zeros(wanted.shape)
+    scores = torch.zeros(candidates.shape)
     numbers = iter(images.numbers.tolist())
     for batch in _hidden_states(model, data_loader, images):
         for image_embeds in batch:
             number = next(numbers)
-            candidates = wanted[number].nonzero().flatten()
+            rows = candidates[number].nonzero().flatten()
             logits = model.match_one_image(
                 image_embeds[None],
-                input_ids[candidates],
-                attention_mask[candidates],
+                input_ids[rows],
+                attention_mask[rows],
                 settings.rerank_max_tokens,
             )
-            scores[number, candidates.cpu()] = logits[:, 1].cpu()
+            scores[number, rows.cpu()] = logits[:, 1].cpu()
     return distributed.sum_over_ranks(scores.to(model.device)).cpu()

@@ -1,4 +1,4 @@
-"""Attention as the text transformer uses it: to itself, to one image, to two."""
+"""Attention of the text transformer: to its own tokens, to one image, to two images."""
 
 from __future__ import annotations
 
@@ -8,34 +8,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lavis_lite.models.layers.linear import Linear
 from lavis_lite.models.layers.text_config import TextConfig
 
 FEW_QUERIES = 16
 
 
 class ImageKeyValues(NamedTuple):
-    """Images as one layer's cross-attention sees them: two tensors (images, heads, tokens, head_dim).
+    """Keys and values of images in one layer's cross-attention, (images, heads, tokens, head_dim) each.
 
-    Of pairs of images (NLVR): (pairs, 2, heads, tokens, head_dim).
+    For pairs of images (NLVR): (pairs, 2, heads, tokens, head_dim).
     """
 
     keys: Tensor
     values: Tensor
 
     def contiguous(self) -> ImageKeyValues:
-        """Return them laid out head by head, as repeated reading wants them."""
+        """Return them contiguous in memory, head by head."""
         return ImageKeyValues(self.keys.contiguous(), self.values.contiguous())
 
     def select(self, images: Tensor) -> ImageKeyValues:
-        """Return those of `images` (indices; an image may be taken several times)."""
+        """Return those of `images` (indices, which may repeat)."""
         return ImageKeyValues(self.keys[images], self.values[images])
 
 
 class SelfAttentionCache:
-    """Keys and values of the tokens so far, in buffers of fixed size: no growing concatenation.
+    """Keys and values of the tokens so far, in buffers of fixed size.
 
-    Row r holds its tokens in slots 0 .. length - 1; rows may have different lengths.
+    A row's tokens are in slots 0 .. length - 1; rows may have different lengths.
     """
 
     def __init__(self, config: TextConfig, rows: int, max_length: int, like: Tensor) -> None:
@@ -43,11 +42,11 @@ class SelfAttentionCache:
         shape = (config.num_hidden_layers, rows, heads, max_length, config.hidden_size // heads)
         self.keys = like.new_zeros(shape)
         self.values = like.new_zeros(shape)
-        self._spare: tuple[Tensor, Tensor] | None = None  # where `select` writes; memory is taken once
+        self._spare: tuple[Tensor, Tensor] | None = None  # reused by `select`
 
     @property
     def max_length(self) -> int:
-        """How many tokens a row can hold."""
+        """Maximum tokens of a row."""
         return self.keys.shape[3]
 
     def write(self, layer: int, positions: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,24 +57,22 @@ class SelfAttentionCache:
         return self.keys[layer], self.values[layer]
 
     def select(self, rows: Tensor) -> None:
-        """Keep the given rows, in the given order; a row may be taken several times."""
+        """Keep `rows` (indices, which may repeat) in this order."""
         shape = (self.keys.shape[0], len(rows), *self.keys.shape[2:])
         if self._spare is None or self._spare[0].shape != shape:
             self._spare = (self.keys.new_empty(shape), self.values.new_empty(shape))
-        old = (self.keys, self.values)
-        self.keys, self.values = (
-            torch.index_select(tensor, 1, rows, out=spare)
-            for tensor, spare in zip(old, self._spare, strict=True)
-        )
-        self._spare = old
+        spare_keys, spare_values = self._spare
+        self._spare = (self.keys, self.values)
+        self.keys = torch.index_select(self.keys, 1, rows, out=spare_keys)
+        self.values = torch.index_select(self.values, 1, rows, out=spare_values)
 
 
 class PostNorm(nn.Module):
-    """Project back to the width, then add the residual and normalise (BERT's post-layer norm)."""
+    """Project to the width of the residual, add it and normalize (BERT's post-layer norm)."""
 
     def __init__(self, config: TextConfig, input_width: int) -> None:
         super().__init__()
-        self.dense = Linear(input_width, config.hidden_size)
+        self.dense = nn.Linear(input_width, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -84,10 +81,15 @@ class PostNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention with its output block; `key_width` is the width of what is attended to.
+    """Multi-head attention and its output block.
 
-    With `keep_map` set, the attention weights (batch, heads, queries, keys) of the last call are
-    left in `kept_map`, for who wants to look at them; they are not materialised otherwise.
+    Args:
+        config: sizes.
+        key_width: width of the states that are attended to.
+
+    Attributes:
+        records_weights: set it to have the next call leave its attention weights in `recorded_weights`.
+        recorded_weights: (batch, heads, queries, keys), or None.
     """
 
     def __init__(self, config: TextConfig, key_width: int) -> None:
@@ -97,32 +99,32 @@ class Attention(nn.Module):
         # The published checkpoints call this part `self`.
         self.self = _projections(config, key_width)
         self.output = PostNorm(config, config.hidden_size)
-        self.keep_map = False
-        self.kept_map: Tensor | None = None
+        self.records_weights = False
+        self.recorded_weights: Tensor | None = None
 
     def project_keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values (batch, heads, tokens, head_dim) of `states` (batch, tokens, key_width)."""
         return _project_keys_values(self.self, states, self.heads)
 
     def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend from `hidden` (batch, tokens, width); `mask` is true where attention may go."""
+        """Attend from `hidden` (batch, tokens, width); `mask` is true where attention is allowed."""
         queries = _split_heads(self.self["query"](hidden), self.heads)
-        if self.keep_map:
-            context, self.kept_map = _attend_by_hand(queries, keys, values, mask)
+        if self.records_weights:
+            context, self.recorded_weights = _attend_unfused(queries, keys, values, mask)
         else:
             context = _attend(queries, keys, values, mask, self.dropout if self.training else 0.0)
         return self.output(_join_heads(context), hidden)  # (batch, tokens, width)
 
 
 class TwoImagePostNorm(nn.Module):
-    """`PostNorm` of what was seen in two images: their mean, or in upper layers a learned mixture."""
+    """`PostNorm` of the contexts of two images: of their mean, or if it `merges` of a learned mixture."""
 
     def __init__(self, config: TextConfig, merges: bool) -> None:
         super().__init__()
         width = config.hidden_size
-        self.dense0 = Linear(width, width)
-        self.dense1 = Linear(width, width)
-        self.merge_layer = Linear(2 * width, width) if merges else None
+        self.dense0 = nn.Linear(width, width)
+        self.dense1 = nn.Linear(width, width)
+        self.merge_layer = nn.Linear(2 * width, width) if merges else None
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -136,7 +138,7 @@ class TwoImagePostNorm(nn.Module):
 
 
 class TwoImageAttention(nn.Module):
-    """NLVR's cross-attention: to each image of a pair with weights of its own (paper section 5.4)."""
+    """NLVR's cross-attention: each image of a pair has its projections (paper section 5.4)."""
 
     def __init__(self, config: TextConfig, key_width: int, merges: bool) -> None:
         super().__init__()
@@ -153,21 +155,22 @@ class TwoImageAttention(nn.Module):
         return torch.stack((first[0], second[0]), 1), torch.stack((first[1], second[1]), 1)
 
     def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend from `hidden` (pairs, tokens, width); `mask` is true where attention may go."""
+        """Attend from `hidden` (pairs, tokens, width); `mask` is true where attention is allowed."""
         dropout = self.dropout if self.training else 0.0
-        seen = []
+        contexts = []
         for index, projections in enumerate((self.self0, self.self1)):
             queries = _split_heads(projections["query"](hidden), self.heads)
-            seen.append(_join_heads(_attend(queries, keys[:, index], values[:, index], mask, dropout)))
-        return self.output(*seen, hidden)
+            context = _attend(queries, keys[:, index], values[:, index], mask, dropout)
+            contexts.append(_join_heads(context))
+        return self.output(*contexts, hidden)
 
 
 def _projections(config: TextConfig, key_width: int) -> nn.ModuleDict:
     return nn.ModuleDict(
         {
-            "query": Linear(config.hidden_size, config.hidden_size),
-            "key": Linear(key_width, config.hidden_size),
-            "value": Linear(key_width, config.hidden_size),
+            "query": nn.Linear(config.hidden_size, config.hidden_size),
+            "key": nn.Linear(key_width, config.hidden_size),
+            "value": nn.Linear(key_width, config.hidden_size),
         }
     )
 
@@ -186,13 +189,13 @@ def _join_heads(context: Tensor) -> Tensor:
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     keys, values = keys.to(queries.dtype), values.to(queries.dtype)
-    if mask is None and _is_a_decoding_step(queries):
-        return _attend_by_hand(queries, keys, values, mask)[0]
+    if mask is None and _is_cpu_decoding(queries):
+        return _attend_unfused(queries, keys, values, mask)[0]
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
 
 
-def _is_a_decoding_step(queries: Tensor) -> bool:
-    """Whether so few queries meet an image on a CPU that two plain products are faster than fused ones."""
+def _is_cpu_decoding(queries: Tensor) -> bool:
+    """Return True for few queries on a CPU, where two plain products are faster than the fused kernel."""
     return (
         queries.shape[2] <= FEW_QUERIES
         and queries.device.type == "cpu"
@@ -201,14 +204,14 @@ def _is_a_decoding_step(queries: Tensor) -> bool:
     )
 
 
-def _attend_by_hand(
+def _attend_unfused(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the context, and the weights (batch, heads, queries, keys) that it came from."""
+    """Return the context and the attention weights (batch, heads, queries, keys)."""
     scores = (queries * queries.shape[-1] ** -0.5) @ keys.to(queries.dtype).mT
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     weights = scores.softmax(-1)
     if torch.is_grad_enabled() and not weights.requires_grad:
-        weights.requires_grad_()  # of frozen layers: who looks at the map wants its gradient
+        weights.requires_grad_()  # of frozen layers, for GradCAM
     return weights @ values.to(queries.dtype), weights

@@ -1,4 +1,4 @@
-"""Decoding token by token: the network beside what it has read so far."""
+"""Decoding token by token, with a cache of the tokens read so far."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from lavis_lite.models.layers.med import TextDecoder
 
 
 class CachedDecoder:
-    """A `TextDecoder` that goes on from where it stopped; what `generation.py` drives.
+    """A `TextDecoder` that reads one token at a time: the `Decoder` of `generation.py`.
 
     Args:
         decoder: the network.
         image_kv: `TextTransformer.project_image` of the images.
-        max_length: tokens a row may reach, the prompt included.
+        max_length: maximum tokens of a row, prompt included.
+        image_mask: (images, 1, 1, image tokens), true where attention is allowed; None: everywhere.
     """
 
     def __init__(
@@ -33,10 +34,8 @@ class CachedDecoder:
         self.lengths = torch.zeros(images, dtype=torch.long, device=image_kv[0].keys.device)
 
     def prefill(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        """Read the prompts (images, longest), padded on the right, and return logits (images, vocab_size).
-
-        Padding enters the cache, in slots that are masked until a generated token overwrites them.
-        """
+        """Read prompts (images, longest), padded on the right; return logits (images, vocab_size)."""
+        # Padding enters the cache too: its slots are masked until a generated token overwrites them.
         positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
         hidden = self._run(input_ids, positions)
         self.lengths = lengths
@@ -44,15 +43,15 @@ class CachedDecoder:
         return self.decoder.head(last)
 
     def step(self, token_ids: Tensor) -> Tensor:
-        """Append one token to each row (rows,) and return logits (rows, vocab_size) of the next."""
-        # A row that is full is finished; what it goes on to compute is thrown away.
+        """Append one token to each row (rows,); return logits (rows, vocab_size) of the next."""
+        # A full row is finished: what is computed for it is not used.
         positions = self.lengths.clamp(max=self.cache.max_length - 1)
         hidden = self._run(token_ids[:, None], positions[:, None])
         self.lengths = self.lengths + 1
         return self.decoder.head(hidden[:, -1])
 
     def select(self, rows: Tensor) -> None:
-        """Go on with the given rows; the rows of an image must stay adjacent and equally many."""
+        """Continue with `rows`; those of an image must stay adjacent, and equally many for each image."""
         self.cache.select(rows)
         self.lengths = self.lengths[rows]
 

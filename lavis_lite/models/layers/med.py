@@ -1,31 +1,39 @@
-"""The text transformer of BLIP: one network that plays three roles (paper section 3.1).
+"""The text transformer of BLIP: one network in three roles (paper section 3.1).
 
-It is BERT with an image cross-attention between the self-attention and the MLP of every layer:
+It is BERT with a cross-attention to the image in every layer. The role is an argument of the call
+(`mode`); the weights do not depend on it. The first token tells the weights which role they play::
 
-=============  ====================  ===============  =======================================
-mode           self-attention        cross-attention  used for
-=============  ====================  ===============  =======================================
-``text``       both directions       skipped          text embeddings (ITC)
-``multimodal`` both directions       to the image     image-text matching, questions, NLVR
-``decoder``    to the left only      to the image     captions, answers
-=============  ====================  ===============  =======================================
+        "text"                  "multimodal"                "decoder"
 
-The mode is an argument of the call, not a property of the weights. The first token tells the
-weights which role they play: [CLS] for text, [ENC] for multimodal, [DEC] for decoder.
+     hidden states            hidden states              hidden states -> next-token logits
+          ^                        ^                           ^
+    +-----|-----+            +-----|-----+               +-----|-----+
+    |    MLP    |            |    MLP    |               |    MLP    |
+    |     ^     |            |     ^     |               |     ^     |
+    |     |     |            |   cross-  |<-- image      |   cross-  |<-- image
+    |     |     |            | attention |               | attention |
+    |     ^     |            |     ^     |               |     ^     |
+    |   self-   |            |   self-   |               |  causal   |
+    | attention |            | attention |               | self-att. |
+    +-----|-----+ x layers   +-----|-----+ x layers      +-----|-----+ x layers
+          |                        |                           |
+    [CLS] a red car         [ENC] a red car             [DEC] a red car
 
-**An image is projected once.** The keys and values of cross-attention depend on the image alone,
-so `TextTransformer.project_image` computes them for all layers, and everything else reuses them.
-Several texts about one image (beams, candidate captions, references) lie side by side on the
-query axis: `hidden` of shape (images * texts, length, width) meets an image's keys as
-(images, texts * length, width), and nothing of the image is copied.
+    text embeddings         matching, questions,        captions,
+    (ITC)                   NLVR                        answers
 
-Module names follow the published checkpoints.
+**An image is projected once.** The keys and values of the cross-attention depend on the image alone:
+`TextTransformer.project_image` computes them for all layers, and every pass over a text reuses them.
+Several texts about one image (beams, candidate captions, references) share them without a copy: their
+rows (images * texts, length, width) become longer queries (images, texts * length, width) of the image.
+
+Module names are those of the published checkpoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Collection, Sequence
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,12 +46,11 @@ from lavis_lite.models.layers.attention import (
     SelfAttentionCache,
     TwoImageAttention,
 )
-from lavis_lite.models.layers.linear import Linear
 from lavis_lite.models.layers.text_config import TextConfig
 
 Mode = Literal["text", "multimodal", "decoder"]
 Part = Literal["embeddings", "self_attention", "cross_attention", "feed_forward"]
-# What encoder and decoder have in common in pretraining: all but self-attention (paper section 3.2).
+# The parts that encoder and decoder share in pretraining: all but self-attention (paper section 3.2).
 SHARED_PARTS: tuple[Part, ...] = ("embeddings", "cross_attention", "feed_forward")
 
 
@@ -54,12 +61,13 @@ class TextLayer(nn.Module):
         super().__init__()
         encoder_width = config.encoder_width or config.hidden_size
         self.attention = Attention(config, config.hidden_size)
+        self.crossattention: Attention | TwoImageAttention
         if config.images_per_text == 2:
             in_upper_half = index >= config.num_hidden_layers // 2
             self.crossattention = TwoImageAttention(config, encoder_width, merges=in_upper_half)
         else:
             self.crossattention = Attention(config, encoder_width)
-        self.intermediate = nn.ModuleDict({"dense": Linear(config.hidden_size, config.intermediate_size)})
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.intermediate_size)})
         self.output = PostNorm(config, config.intermediate_size)
 
     def forward(
@@ -83,17 +91,18 @@ class TextLayer(nn.Module):
 
 
 class TextEmbeddings(nn.Module):
-    """Word plus position embeddings, normalised. BLIP has no token types."""
+    """Normalized sum of word and position embeddings. BLIP has no token types."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
+        assert config.vocab_size is not None, "vocab_size is known once the tokenizer is"
         self.word_embeddings = nn.Embedding(
             config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
         )
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        # Not needed to compute anything; the published checkpoints carry it.
+        # Not used; the published checkpoints hold it.
         self.register_buffer("position_ids", torch.arange(config.max_position_embeddings)[None])
 
     def forward(self, input_ids: Tensor, positions: Tensor) -> Tensor:
@@ -103,7 +112,7 @@ class TextEmbeddings(nn.Module):
 
 
 class TextTransformer(nn.Module):
-    """The stack of `TextLayer`: text encoder, image-grounded encoder or decoder, as each call says."""
+    """A stack of `TextLayer` that is text encoder, image-grounded encoder or decoder as each call says."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -111,36 +120,38 @@ class TextTransformer(nn.Module):
         self.embeddings = TextEmbeddings(config)
         layers = nn.ModuleList(TextLayer(config, index) for index in range(config.num_hidden_layers))
         self.encoder = nn.ModuleDict({"layer": layers})
-        initialise(self, config.initializer_range)
+        init_weights(self, config.initializer_range)
 
     def share(self, other: TextTransformer, parts: Collection[Part] = SHARED_PARTS) -> None:
-        """Use the modules of `other` in place of one's own; the state dict names them in both places."""
+        """Use the `parts` of `other` from now on; the state dict has them under both names."""
         if "embeddings" in parts:
             self.embeddings = other.embeddings
-        for own, others in zip(self.layers, other.layers, strict=True):
+        for layer, other_layer in zip(self.layers, other.layers, strict=True):
             if "self_attention" in parts:
-                own.attention = others.attention
+                layer.attention = other_layer.attention
             if "cross_attention" in parts:
-                own.crossattention = others.crossattention
+                layer.crossattention = other_layer.crossattention
             if "feed_forward" in parts:
-                own.intermediate, own.output = others.intermediate, others.output
+                layer.intermediate, layer.output = other_layer.intermediate, other_layer.output
 
     @property
-    def layers(self) -> nn.ModuleList:
+    def layers(self) -> Sequence[TextLayer]:
         """The layers, first to last."""
-        return self.encoder["layer"]
+        return cast("Sequence[TextLayer]", self.encoder["layer"])  # torch's containers are untyped
 
     def project_image(self, image_embeds: Tensor) -> list[ImageKeyValues]:
-        """Return each layer's keys and values of `image_embeds` (images, tokens, encoder_width).
+        """Return each layer's keys and values of the images.
 
-        With `images_per_text` 2, (pairs, 2, tokens, encoder_width).
+        Args:
+            image_embeds: (images, tokens, encoder_width), or (pairs, 2, tokens, encoder_width) if
+                `images_per_text` is 2.
         """
         projected = [
             ImageKeyValues(*layer.crossattention.project_keys_values(image_embeds)) for layer in self.layers
         ]
-        if torch.is_grad_enabled():
-            return projected  # read once or twice: not worth a copy
-        return [layer.contiguous() for layer in projected]
+        # In training they are read once or twice, in generation at every token: only then is a copy that
+        # lies head by head worth its time.
+        return projected if torch.is_grad_enabled() else [layer.contiguous() for layer in projected]
 
     def forward(
         self,
@@ -158,13 +169,13 @@ class TextTransformer(nn.Module):
         Args:
             input_ids: (rows, length); with `image_kv`, rows = images * texts, an image's texts adjacent.
             attention_mask: (rows, length), 1 on tokens and 0 on padding to the right; None: no padding.
-            image_kv: from `project_image`; needed by every mode but ``text``.
-            image_mask: (images, 1, 1, image tokens), true where attention may go; None: everywhere.
-            cache: in ``decoder`` mode, the tokens before these; these are added to it.
-            positions: (rows, length) place of each token in its row; None: 0 .. length - 1.
+            image_kv: the images from `project_image`; None in mode "text" only.
+            image_mask: (images, 1, 1, image tokens), true where attention is allowed; None: everywhere.
+            cache: in mode "decoder", the tokens before these, to which these are added.
+            positions: (rows, length) position of each token in its row; None: 0 .. length - 1.
         """
         assert (image_kv is None) == (mode == "text"), f"mode {mode!r} and image_kv do not go together"
-        assert cache is None or mode == "decoder", "only the decoder grows token by token"
+        assert cache is None or mode == "decoder", "only the decoder reads token by token"
         if positions is None:
             positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
         mask = _self_attention_mask(attention_mask, mode, positions, cache)
@@ -178,15 +189,16 @@ class TextTransformer(nn.Module):
 def _self_attention_mask(
     attention_mask: Tensor | None, mode: Mode, positions: Tensor, cache: SelfAttentionCache | None
 ) -> Tensor | None:
-    """Return (rows, 1, queries, keys), true where attention may go, or None for everywhere.
+    """Return (rows, 1, queries, keys), true where attention is allowed, or None for everywhere.
 
-    Padding stands on the right, so no query is ever left without a key: position 0 is a token.
+    Padding is on the right, so every query has a key: position 0 is a token.
     """
     mask = None
     if mode == "decoder":
         key_count = cache.max_length if cache is not None else positions.shape[1]
         slots = torch.arange(key_count, device=positions.device)
-        mask = slots <= positions[:, None, :, None]  # causal; the cache's unused slots lie to the right
+        # Causal. Unused slots of a cache are to the right of every position, so this masks them too.
+        mask = slots <= positions[:, None, :, None]
     if attention_mask is not None and cache is None:
         padding = attention_mask[:, None, None, :].bool()
         mask = padding if mask is None else mask & padding
@@ -194,20 +206,20 @@ def _self_attention_mask(
 
 
 class LanguageModelHead(nn.Module):
-    """From hidden states to vocabulary logits; the projection is the word embedding matrix itself."""
+    """Vocabulary logits of hidden states; the projection shares its matrix with the word embeddings."""
 
     def __init__(self, config: TextConfig, word_embeddings: nn.Embedding) -> None:
         super().__init__()
         self.transform = nn.ModuleDict(
             {
-                "dense": Linear(config.hidden_size, config.hidden_size),
+                "dense": nn.Linear(config.hidden_size, config.hidden_size),
                 "LayerNorm": nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps),
             }
         )
-        self.decoder = Linear(config.hidden_size, config.vocab_size)
-        initialise(self, config.initializer_range)
+        self.decoder = nn.Linear(config.hidden_size, word_embeddings.num_embeddings)
+        init_weights(self, config.initializer_range)
         self.decoder.weight = word_embeddings.weight
-        self.bias = self.decoder.bias  # one parameter, which checkpoints hold under both names
+        self.bias = self.decoder.bias  # one parameter; checkpoints hold it under both names
 
     def forward(self, hidden: Tensor) -> Tensor:
         hidden = self.transform["LayerNorm"](F.gelu(self.transform["dense"](hidden)))
@@ -215,10 +227,12 @@ class LanguageModelHead(nn.Module):
 
 
 class TextDecoder(nn.Module):
-    """The text transformer in its decoder role, with a language-model head.
+    """The text transformer as a decoder, with a language-model head.
 
     Args:
-        encoder: the text encoder whose `parts` it shares, in pretraining.
+        config: sizes.
+        encoder: in pretraining, the text encoder to share `parts` with.
+        parts: what to share.
     """
 
     def __init__(
@@ -238,7 +252,7 @@ class TextDecoder(nn.Module):
     @property
     def head(self) -> LanguageModelHead:
         """The language-model head."""
-        return self.cls["predictions"]
+        return cast(LanguageModelHead, self.cls["predictions"])
 
     def forward(
         self,
@@ -252,12 +266,12 @@ class TextDecoder(nn.Module):
 
 
 def select_images(image_kv: list[ImageKeyValues], images: Tensor) -> list[ImageKeyValues]:
-    """Return keys and values of `images` (indices) in every layer: a gather in place of a projection."""
+    """Return each layer's keys and values of `images` (indices, which may repeat)."""
     return [layer.select(images) for layer in image_kv]
 
 
-def initialise(module: nn.Module, standard_deviation: float) -> None:
-    """Draw weights as BERT does: normal matrices, zero biases, layer norms at identity."""
+def init_weights(module: nn.Module, standard_deviation: float) -> None:
+    """Initialize as BERT does: normal matrices, zero biases."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
             nn.init.normal_(part.weight, std=standard_deviation)

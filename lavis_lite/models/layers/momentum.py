@@ -1,4 +1,4 @@
-"""Slow copies of modules, and queues of the features that they made (paper section 3.2, ITC)."""
+"""Momentum copies of modules, and queues of the features that they computed (paper section 3.2, ITC)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ SUFFIX = "_m"
 
 
 def add_momentum_copies(model: nn.Module, names: tuple[str, ...]) -> None:
-    """Give `model` a copy ``<name>_m`` of each of its parts; copies do not train and stay deterministic."""
+    """Add to `model` a copy ``<name>_m`` of each of its parts; copies do not train and have no dropout."""
     for name in names:
-        twin = copy.deepcopy(getattr(model, name))
-        setattr(model, name + SUFFIX, twin.requires_grad_(False).eval())
+        momentum_copy = copy.deepcopy(getattr(model, name))
+        setattr(model, name + SUFFIX, momentum_copy.requires_grad_(False).eval())
 
 
 @torch.no_grad()
 def update_momentum_copies(model: nn.Module, names: tuple[str, ...], momentum: float) -> None:
-    """Move every copy towards its original: copy = momentum * copy + (1 - momentum) * original."""
+    """Move each copy towards its original: copy = momentum * copy + (1 - momentum) * original."""
     originals: list[Tensor] = []
     copies: list[Tensor] = []
     for name in names:
@@ -29,44 +29,44 @@ def update_momentum_copies(model: nn.Module, names: tuple[str, ...], momentum: f
 
 
 class FeatureQueues:
-    """The queues of a model: buffers of the published names, filled in turn.
+    """The feature queues of a model, as buffers of the model under the published names.
 
-    ``image_queue`` and ``text_queue`` are (embed_dim, queue_size), ``queue_ptr`` (1,) is where the
-    next features go, and ``idx_queue`` (1, queue_size) holds their image ids, if there are any.
-    Features wait in `pending` until `flush`, for the backward pass still reads the queues.
+    ``image_queue`` and ``text_queue`` are (embed_dim, queue_size); ``queue_ptr`` (1,) is the column that
+    is written next; ``idx_queue`` (1, queue_size), if there is one, holds the features' image ids.
+    Features wait until `flush`, because the backward pass still reads the queues.
     """
 
     def __init__(self, model: nn.Module, embed_dim: int, queue_size: int, with_ids: bool) -> None:
         self.model = model
         self.queue_size = queue_size
-        self.with_ids = with_ids
-        self.pending: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self.waiting: list[tuple[Tensor, Tensor, Tensor | None]] = []
         for name in ("image_queue", "text_queue"):
-            start = nn.functional.normalize(torch.randn(embed_dim, queue_size), dim=0)
-            model.register_buffer(name, start)
+            features = nn.functional.normalize(torch.randn(embed_dim, queue_size), dim=0)
+            model.register_buffer(name, features)
         if with_ids:
             model.register_buffer("idx_queue", torch.full((1, queue_size), -100))
         model.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
 
     def push(self, image_features: Tensor, text_features: Tensor, ids: Tensor | None = None) -> None:
-        """Let features (items, embed_dim), and ids (items,), wait for `flush`."""
-        self.pending.append((image_features.detach(), text_features.detach(), ids))
+        """Let features (items, embed_dim) and ids (items,) wait for `flush`."""
+        self.waiting.append((image_features.detach(), text_features.detach(), ids))
 
     @torch.no_grad()
     def flush(self) -> None:
-        """Write what waits over the oldest features; it may wrap around the end."""
-        model = self.model
-        for image_features, text_features, ids in self.pending:
-            skipped = max(0, len(image_features) - self.queue_size)
-            count = torch.arange(skipped, len(image_features), device=model.queue_ptr.device)
-            slots = (model.queue_ptr + count) % self.queue_size
-            model.image_queue[:, slots] = image_features[skipped:].T.to(model.image_queue.dtype)
-            model.text_queue[:, slots] = text_features[skipped:].T.to(model.text_queue.dtype)
+        """Write the waiting features over the oldest ones, around the end of the queue if need be."""
+        pointer = self.model.get_buffer("queue_ptr")
+        for image_features, text_features, ids in self.waiting:
+            count = len(image_features)
+            skipped = max(0, count - self.queue_size)
+            columns = (pointer + torch.arange(skipped, count, device=pointer.device)) % self.queue_size
+            for name, features in (("image_queue", image_features), ("text_queue", text_features)):
+                queue = self.model.get_buffer(name)
+                queue[:, columns] = features[skipped:].T.to(queue.dtype)
             if ids is not None:
-                model.idx_queue[0, slots] = ids[skipped:]
-            model.queue_ptr.copy_((model.queue_ptr + len(image_features)) % self.queue_size)
+                self.model.get_buffer("idx_queue")[0, columns] = ids[skipped:]
+            pointer.copy_((pointer + count) % self.queue_size)
         self.drop()
 
     def drop(self) -> None:
-        """Forget what waits."""
-        self.pending.clear()
+        """Forget the waiting features."""
+        self.waiting.clear()

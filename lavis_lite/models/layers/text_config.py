@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from lavis_lite.models.layers.vit import impossible_sizes
+from lavis_lite.models.layers.vit import size_errors
 
 
 @dataclass
 class TextConfig:
     """Sizes of the text transformer; the defaults are BERT-base's, as BLIP uses it.
 
-    `vocab_size` None means as many as the tokenizer has; `encoder_width` None means the width
-    of the vision transformer. `images_per_text` is 2 for NLVR, whose texts speak of a pair.
+    Attributes:
+        vocab_size: None for the size of the tokenizer's vocabulary.
+        encoder_width: width of what cross-attention reads; None for that of the vision transformer.
+        images_per_text: 2 for NLVR, whose texts describe a pair of images.
     """
 
     hidden_size: int = 768
@@ -33,7 +35,7 @@ class TextConfig:
     add_cross_attention: Literal[True] = True
     images_per_text: Literal[1, 2] = 1
 
-    # What BERT's config files say besides, and what makes no difference to this network.
+    # Keys of BERT's config files that make no difference to this network.
     inert_keys: ClassVar[frozenset[str]] = frozenset(
         {
             "architectures",
@@ -49,22 +51,12 @@ class TextConfig:
     )
 
     def check(self) -> list[tuple[str, str]]:
-        """Return complaints about sizes that are impossible, or do not fit each other."""
+        """Return an error for each size that is impossible or does not fit the others."""
         limits = {"hidden_size": 65536, "num_hidden_layers": 1024, "num_attention_heads": 1024}
         limits |= {"intermediate_size": 1 << 20, "max_position_embeddings": 1 << 20}
-        impossible = impossible_sizes(self, limits)
-        if impossible:
-            return impossible
-        if self.hidden_size % self.num_attention_heads:
-            return [
-                (
-                    "num_attention_heads",
-                    f"{self.num_attention_heads} heads do not divide hidden_size {self.hidden_size}.",
-                )
-            ]
-        return []
+        return size_errors(self, limits, width="hidden_size", heads="num_attention_heads")
 
 
 def without_inert_keys(config: Mapping[str, object]) -> dict[str, object]:
-    """Return a BERT-style config mapping without the keys that mean nothing to this network."""
+    """Return a mapping in the style of BERT's config files without the keys that have no effect here."""
     return {key: value for key, value in config.items() if key not in TextConfig.inert_keys}

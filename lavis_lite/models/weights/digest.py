@@ -1,4 +1,4 @@
-"""A short name for weights."""
+"""A digest that identifies weights."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import nn
 
 
 def weights_digest(model: nn.Module, prefixes: tuple[str, ...] = ("",)) -> str:
-    """Return a digest of the names and values of a model's weights, whatever device they lie on.
+    """Return a digest of the names and float32 values of a model's weights, on any device.
 
     Args:
-        prefixes: how the names begin of those that count; all unless given.
+        prefixes: only names with one of these prefixes count.
     """
     digest = hashlib.blake2b(digest_size=16)
     for key, tensor in model.state_dict().items():

@@ -1,4 +1,4 @@
-"""Models and their preprocessing, built by name."""
+"""Models and their preprocessing by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lavis_lite.models.base_model import BaseModel
 from lavis_lite.models.weights.adapters.addresses import Weights, load_address
 
 Processors = dict[str, Any]
-SIZE_MARGIN = 200_000_000  # numbers; a model that large can be built whatever its weights are
+SIZE_MARGIN = 200_000_000  # numbers; a model that large may be built whatever the size of its weights
 
 
 def load_model(
@@ -32,17 +32,17 @@ def load_model(
 
     Args:
         is_eval: switch it to evaluation.
-        checkpoint: a weights file, a URL, a hub name, or the folder of a run or of transformers. A
-            folder brings its own model settings and tokenizer along, that of a run generation
-            settings too.
-        trust_imports: import the modules that the config of a run folder names, which runs their code.
-            Without it, they must have been imported before.
-        overrides: any key of the model's config: ``vit_type={...}, tokenizer="dir"``.
+        checkpoint: a weights file, a URL, a hub name, or the folder of a run or of transformers, instead of
+            the published weights. A folder also brings its model settings and tokenizer, that of a run
+            also its generation settings.
+        trust_imports: import the modules named in the config of a run folder, which runs their code.
+            Otherwise they must have been imported before.
+        overrides: any keys of the model's config: ``vit_type={...}, tokenizer="dir"``.
 
     Raises:
         UnknownNameError: no such model or type; the message names the nearest.
         ConfigError: an override that is not a key of the model, or has the wrong type; or a run folder
-            whose own modules are neither imported nor trusted.
+            with modules that are neither imported nor trusted.
         CheckpointError: the weights do not fit.
 
     Example:
@@ -55,16 +55,16 @@ def load_model(
 
 def load_preprocess(config: Mapping[str, Any]) -> tuple[Processors, Processors]:
     """Return the image and text processors, {"train", "eval"} each, of a ``preprocess`` section."""
+    return _processors(config.get("vis_processor")), _processors(config.get("text_processor"))
 
-    def build(section: str) -> Processors:
-        processors = {}
-        for split in ("train", "eval"):
-            settings = dict((config.get(section) or {}).get(split) or {})
-            name = settings.pop("name", None)
-            processors[split] = registry.get_processor_class(name).from_config(settings) if name else None
-        return processors
 
-    return build("vis_processor"), build("text_processor")
+def _processors(section: Mapping[str, Any] | None) -> Processors:
+    processors: Processors = {}
+    for split in ("train", "eval"):
+        settings = dict((section or {}).get(split) or {})
+        name = settings.pop("name", None)
+        processors[split] = registry.get_processor_class(name).from_config(settings) if name else None
+    return processors
 
 
 def load_model_and_preprocess(
@@ -106,46 +106,47 @@ def _build(
     config = model_defaults(model_class, model_type)
     if checkpoint is None:
         settings = {**config["model"], **overrides}
-        return model_class.from_config(settings), with_shared_settings({**config, "model": settings})
-    if run is not None:
-        config = run.model_config(expected_arch=name)
-    weights = load_address(checkpoint if run is None else run.weights())
-    settings = {**config["model"], **weights.settings, **overrides}
-    settings.update(load_finetuned=False, load_pretrained=False)
-    if (run is not None or weights.settings) and model_class.__module__.startswith("lavis_lite."):
-        _refuse_sizes_beyond(weights, model_class, settings)
-    model = model_class.from_config(settings)
-    model.load(weights)
-    return model, with_shared_settings({**config, "model": settings})
+        model = model_class.from_config(settings)
+    else:
+        if run is not None:
+            config = run.model_config(expected_arch=name)
+        weights = load_address(checkpoint if run is None else run.weights())
+        settings = {**config["model"], **weights.settings, **overrides}
+        settings.update(load_finetuned=False, load_pretrained=False)
+        if (run is not None or weights.settings) and model_class.__module__.startswith("lavis_lite."):
+            _refuse_much_larger_model(weights, model_class, settings)
+        model = model_class.from_config(settings)
+        model.load(weights)
+    return model, with_shared_settings({**config, "model": settings}, model_class)
 
 
-def _refuse_sizes_beyond(weights: Weights, model_class: type[BaseModel], settings: Mapping[str, Any]) -> None:
-    """Refuse settings of a model far larger than its weights, before memory is taken for it.
+def _refuse_much_larger_model(
+    weights: Weights, model_class: type[BaseModel], settings: Mapping[str, Any]
+) -> None:
+    """Refuse settings of a model far larger than its weights, before allocating memory for it.
 
     Raises:
-        CheckpointError: the settings, which may come from a folder of somebody else, are of another size.
+        CheckpointError: the settings, which may come from an untrusted folder, describe a larger model.
     """
     with torch.device("meta"):
-        needed = sum(tensor.numel() for tensor in model_class.from_config(settings).state_dict().values())
-    held = sum(tensor.numel() for tensor in weights.checkpoint["model"].values())
-    if needed > SIZE_MARGIN + 4 * held:  # momentum copies and heads may come on top
+        described = sum(tensor.numel() for tensor in model_class.from_config(settings).state_dict().values())
+    stored = sum(tensor.numel() for tensor in weights.checkpoint["model"].values())
+    if described > SIZE_MARGIN + 4 * stored:  # momentum copies and heads may be missing in the weights
         raise CheckpointError(
-            f"{weights.source}: holds {held:,} numbers, but the settings beside it describe a model of "
-            f"{needed:,}."
+            f"{weights.source}: holds {stored:,} numbers, but the settings beside it describe a model of "
+            f"{described:,}."
         )
 
 
 class ModelZoo:
     """The names and types of all models; printing it shows a table."""
 
-    def _types(self) -> dict[str, list[str]]:
-        return {name: list(registry.get_model_class(name).default_configs) for name in registry.list_models()}
-
     def __iter__(self) -> Iterator[tuple[str, list[str]]]:
-        return iter(self._types().items())
+        for name in registry.list_models():
+            yield name, list(registry.get_model_class(name).default_configs)
 
     def __len__(self) -> int:
-        return sum(len(types) for types in self._types().values())
+        return sum(len(types) for _, types in self)
 
     def __str__(self) -> str:
         rows = [("Architectures", "Types"), *((name, ", ".join(types)) for name, types in self)]

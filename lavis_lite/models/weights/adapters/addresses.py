@@ -1,4 +1,4 @@
-"""Weights from wherever they are: a file, a URL, a folder or hub repository of transformers."""
+"""Weights by address: a file, a URL, a folder or hub repository of transformers."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Weights:
-    """What an address gave.
+    """Weights read from an address.
 
     Attributes:
-        checkpoint: weights under our names at "model"; what else the file holds beside it.
-        source: the address that gave it.
-        settings: fields of a model's `Config` that the weights were made for; empty if nothing says.
+        checkpoint: weights under our names at "model", with the other content of the file beside it.
+        source: the address.
+        settings: fields of a model's `Config` that the weights were made for; empty if unknown.
     """
 
     checkpoint: dict[str, Any]
@@ -48,21 +48,20 @@ class Weights:
             return
         vision = self.settings["vit_type"]
         sizes = NAMED_SIZES[vision] if isinstance(vision, str) else VisionSizes(**vision)
-        made_for = {
-            "vit_type.num_heads": sizes.num_heads,
-            "med_config.num_attention_heads": self.settings["med_config"]["num_attention_heads"],
-        }
-        given = dict(zip(made_for, (vision_heads, text_heads), strict=True))
-        for name, heads in made_for.items():
-            if heads != given[name]:
+        text_config = self.settings["med_config"]
+        for name, trained, configured in (
+            ("vit_type.num_heads", sizes.num_heads, vision_heads),
+            ("med_config.num_attention_heads", text_config["num_attention_heads"], text_heads),
+        ):
+            if trained != configured:
                 raise CheckpointError(
-                    f"{self.source}: the weights were made for {heads} heads, but model.{name} is "
-                    f"{given[name]}; set it to {heads}."
+                    f"{self.source}: the weights were made for {trained} heads, but model.{name} is "
+                    f"{configured}; set it to {trained}."
                 )
 
 
 def load_address(address: str | Path, retries: int = 3) -> Weights:
-    """Return the weights at `address`, or, if that cannot be had, at another one known to hold the same.
+    """Return the weights at `address`, or at another address known to hold the same if it is unavailable.
 
     Args:
         address: a path, an http(s) or file URL, a hub name ("owner/name", "hf://owner/name"), or a folder
@@ -70,95 +69,84 @@ def load_address(address: str | Path, retries: int = 3) -> Weights:
         retries: further attempts after a broken connection.
 
     Raises:
-        CheckpointError: it cannot be had, or is no checkpoint.
+        CheckpointError: no address is available, or the file is not a checkpoint.
     """
     return load_first([str(address), *same_weights(str(address))], retries)
 
 
 def load_first(addresses: Sequence[str | Path], retries: int = 3) -> Weights:
-    """Return the weights at the first of `addresses` that can be had; a later one is taken with a warning.
+    """Return the weights at the first available address, with a warning about the unavailable ones.
 
-    What can be had but not used (a damaged file, say) is an error, not passed over.
+    An available but unusable file (a damaged one, say) is an error.
 
     Raises:
-        CheckpointError: none can be had, each with its reason; or one is no checkpoint.
+        CheckpointError: none is available, with all reasons; or the file is not a checkpoint.
     """
     failures: list[str] = []
     for address in addresses:
         try:
-            place = _locate(address, retries)
+            path = _locate(address, retries)
         except OSError as error:
-            failures.append(_reason(address, error))
+            message = str(error).strip().removesuffix(".")
+            named = str(address).removeprefix(PREFIX) in message
+            failures.append(f"{message}." if named else f"{address}: {message}.")
             continue
         if failures:
             logger.warning("Weights come from %s, because of this: %s", address, " ".join(failures))
-        return _load(place, str(address))
+        if path.is_dir():
+            folder = read_transformers_folder(path)
+            return Weights({"model": folder.state_dict}, str(address), folder.settings)
+        return Weights(load_weights(path), str(address))
     raise CheckpointError("No weights. " + " ".join(failures))
 
 
 def _locate(address: str | Path, retries: int) -> Path:
-    """Return the file or folder on this machine."""
+    """Return the file or folder on this machine, downloaded if necessary."""
     if is_hub_name(address):
         try:
             return hub_snapshot(str(address))
         except HubError as error:
             path = Path(address)
-            if _is_explicit(address) or not (path.parent.exists() or _nearest_path(path)):
+            if str(address).startswith(PREFIX) or not (path.parent.exists() or _nearest_path(path)):
                 raise
             raise HubError(f"{missing_path(path)} As the name of a hub repository: {error}") from error
     try:
         path = local_path(address)
-    except AddressError:  # not a path, and nothing that `fetch` does not name better
+    except AddressError:
         return fetch(address, retries=retries)
-    except RuntimeError as error:
+    except RuntimeError as error:  # no such user in ~user
         raise FileNotFoundError(f"{address}: {error}") from error
     if path.is_dir() and not is_transformers_folder(path):
-        raise CheckpointError(f"{address}: this folder {_folder_kind(path)}.")
+        kind = other_folder(path) or "is neither the folder of a run nor one that transformers wrote"
+        raise CheckpointError(f"{address}: this folder {kind}.")
     if not path.exists():
         raise FileNotFoundError(missing_path(path))
     return path
 
 
-def _is_explicit(address: str | Path) -> bool:
-    return str(address).startswith(PREFIX)
-
-
-def _folder_kind(folder: Path) -> str:
-    return other_folder(folder) or "is neither the folder of a run nor one that transformers wrote"
-
-
 def missing_path(path: Path) -> str:
-    """Say that nothing is at `path`, and which existing path is the nearest."""
+    """Describe that `path` does not exist, and which existing path is the nearest."""
     nearest = _nearest_path(path)
     if nearest is not None:
         return f"{path}: there is no such file or folder; did you mean {nearest}?"
-    existing = next((parent for parent in path.parents if parent.exists()), Path())
+    existing = _existing_parent(path)
     reason = "holds nothing of a similar name" if existing.is_dir() else "is a file"
     return f"{path}: there is no such file or folder; {existing.absolute()} {reason}."
 
 
 def _nearest_path(path: Path) -> Path | None:
-    """Return the existing path whose name is the nearest to the first part of `path` that does not exist."""
-    existing = next((parent for parent in path.parents if parent.exists()), Path())
+    """Return the existing path that differs from `path` in one similar name, or None."""
+    existing = _existing_parent(path)
     wrong, *rest = path.parts[len(existing.parts) :]
     try:
         names = [child.name for child in islice(existing.iterdir(), 1000)]
     except OSError:
         return None
-    for name in difflib.get_close_matches(wrong, names, n=3, cutoff=0.6):
-        if (whole := (existing / name).joinpath(*rest)).exists():
-            return whole
-    return None
+    candidates = (
+        (existing / name).joinpath(*rest) for name in difflib.get_close_matches(wrong, names, n=3, cutoff=0.6)
+    )
+    return next((candidate for candidate in candidates if candidate.exists()), None)
 
 
-def _load(place: Path, address: str) -> Weights:
-    if place.is_dir():
-        read = read_transformers_folder(place)
-        return Weights({"model": read.state_dict}, address, read.settings)
-    return Weights(load_weights(place), address)
-
-
-def _reason(address: str | Path, error: OSError) -> str:
-    message = str(error).strip()
-    named = message if str(address).removeprefix("hf://") in message else f"{address}: {message}"
-    return named if named.endswith(".") else named + "."
+def _existing_parent(path: Path) -> Path:
+    return next((parent for parent in path.parents if parent.exists()), Path())

@@ -1,6 +1,6 @@
-"""Where the published weights lie, and which addresses hold the same ones.
+"""Addresses of the published weights, and which of them hold the same ones.
 
-Nobody published checksums. That two addresses hold the same weights is known from the hub's model
+No checksums were published. That two addresses hold the same weights is known from the hub's model
 cards, from the script that made them, and from the captions that transformers' own tests expect.
 """
 
@@ -58,7 +58,7 @@ HUB_NAMES: Mapping[str, str] = {
 def same_weights(address: str) -> list[str]:
     """Return the other addresses of the weights at `address`, the URL of a file or a hub name.
 
-    A hub repository holds what inference needs: no momentum copies, no queues.
+    A hub repository has no momentum copies and no queues, which inference does not need.
 
     >>> same_weights("Salesforce/blip-vqa-base")
     ['https://storage.googleapis.com/sfr-vision-language-research/BLIP/models/model_vqa.pth']

@@ -1,4 +1,4 @@
-"""What weights are of that do not fit: another architecture, another size, another vocabulary."""
+"""Explanations for weights that do not fit: another architecture, another size, another vocabulary."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lavis_lite.models.layers.vit import NAMED_SIZES
 
-# Each model's parts beside the vision transformer; momentum copies, queues and the temperature do not count.
+# The parts of each model besides the vision transformer, momentum copies, queues and the temperature.
 _ARCHES: Mapping[frozenset[str], str] = {
     frozenset({"text_decoder"}): "blip_caption",
     frozenset({"text_encoder", "text_decoder"}): "blip_vqa",
@@ -20,7 +20,7 @@ _ARCHES: Mapping[frozenset[str], str] = {
     frozenset({"text_encoder", "cls_head"}): "blip_classification",
 }
 _AUXILIARY = re.compile(r"temp|queue_ptr|ptr_queue|(image|text|idx)_queue|.*_m")
-# Parts of names -> the program or model that uses them.
+# Patterns in names -> the program or model that has them.
 _FOREIGN = (
     (r"\.lora_[AB]\b", "an adapter of PEFT (LoRA); merge it into its model and save that"),
     (
@@ -35,14 +35,17 @@ _FOREIGN = (
     ),
     (r"^visual\.|^(text_projection|logit_scale)$", "CLIP, not of BLIP"),
 )
-_VISION_WIDTH, _WORDS = "visual_encoder.patch_embed.proj.weight", "embeddings.word_embeddings.weight"
+_PATCH_KERNEL, _WORD_EMBEDDINGS = (
+    "visual_encoder.patch_embed.proj.weight",
+    "embeddings.word_embeddings.weight",
+)
 
 
 def arch_of(checkpoint: Mapping[str, Any]) -> str | None:
-    """Return the registered name of the model that made a checkpoint, or None.
+    """Return the registered name of the model that made a checkpoint, or None if unknown.
 
     Args:
-        checkpoint: weights at "model"; a run's own checkpoint says its model itself.
+        checkpoint: weights at "model"; the checkpoint of a run holds the name of its model.
     """
     config = checkpoint.get("config")
     model = config.get("model") if isinstance(config, Mapping) else None
@@ -56,10 +59,9 @@ def arch_of(checkpoint: Mapping[str, Any]) -> str | None:
     if _has_two_images(weights):
         return "blip_nlvr"
     arch = _ARCHES.get(parts - {"visual_encoder"})
-    trains_retrieval = arch == "blip_image_text_matching" and any(
-        key.startswith("text_encoder_m.") for key in weights
-    )
-    return "blip_retrieval" if trains_retrieval else arch
+    if arch == "blip_image_text_matching" and any(key.startswith("text_encoder_m.") for key in weights):
+        return "blip_retrieval"
+    return arch
 
 
 def _parts(weights: Iterable[str]) -> frozenset[str]:
@@ -67,12 +69,12 @@ def _parts(weights: Iterable[str]) -> frozenset[str]:
 
 
 def _has_two_images(weights: Iterable[str]) -> bool:
-    """Return whether the cross-attention is doubled, as NLVR's is."""
+    """Return whether the cross-attention is doubled, as in NLVR."""
     return any(".crossattention.self0." in key for key in weights)
 
 
 def explain_misfit(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], own_arch: str) -> str:
-    """Say in a sentence why weights do not fit a model, or "" where only the single keys can tell.
+    """Return one sentence about why weights do not fit a model, or "" if there is no simple reason.
 
     Args:
         checkpoint: weights at "model".
@@ -87,20 +89,19 @@ def explain_misfit(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], own
     has_all_parts = _parts(own) <= _parts(weights) and _has_two_images(own) == _has_two_images(weights)
     if arch is not None and arch != own_arch and not has_all_parts:
         return f"it holds the weights of {arch}, not of {own_arch}."
-    if not weights.keys() & own.keys():
-        return (
-            _explain_prefix(weights, own)
-            or f"it holds no weight of {own_arch}, but {next(iter(weights))}, ..."
-        )
-    return _explain_size(weights, own) or _explain_prefix(weights, own)
+    if weights.keys() & own.keys():
+        return _explain_size(weights, own) or _explain_prefix(weights, own)
+    return (
+        _explain_prefix(weights, own) or f"it holds no weight of {own_arch}, but {next(iter(weights))}, ..."
+    )
 
 
 def _explain_size(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    held, needed = _vision_size(weights), _vision_size(own)
-    if held and needed and held != needed:
-        return f"its vision transformer is {held}, the model's is {needed}; choose the type of that size."
+    size, own_size = _vision_size(weights), _vision_size(own)
+    if size and own_size and size != own_size:
+        return f"its vision transformer is {size}, the model's is {own_size}; choose the type of that size."
     for key in own:
-        if key.endswith(_WORDS) and key in weights and len(weights[key]) != len(own[key]):
+        if key.endswith(_WORD_EMBEDDINGS) and key in weights and len(weights[key]) != len(own[key]):
             return (
                 f"its vocabulary has {len(weights[key])} tokens, the model's tokenizer {len(own[key])}; "
                 "set model.tokenizer to the one that it was trained with."
@@ -109,10 +110,10 @@ def _explain_size(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> s
 
 
 def _vision_size(weights: Mapping[str, Tensor]) -> str:
-    kernel = weights.get(_VISION_WIDTH)
+    kernel = weights.get(_PATCH_KERNEL)
     if kernel is None or kernel.dim() != 4:
         return ""
-    blocks = [re.match(r"visual_encoder\.blocks\.(\d+)\.", key) for key in weights]
+    blocks = (re.match(r"visual_encoder\.blocks\.(\d+)\.", key) for key in weights)
     depth = 1 + max((int(match[1]) for match in blocks if match), default=-1)
     width, patch = len(kernel), kernel.shape[-1]
     for name, sizes in NAMED_SIZES.items():
@@ -122,10 +123,10 @@ def _vision_size(weights: Mapping[str, Tensor]) -> str:
 
 
 def _explain_prefix(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """Point at a prefix that hides the model's weights among others."""
+    """Name the prefix under which most of the model's weights are stored beside others."""
     for prefix in {key.split(".", 1)[0] + "." for key in weights if "." in key}:
-        inside = [key.removeprefix(prefix) for key in weights if key.startswith(prefix)]
-        if len(own.keys() & set(inside)) > len(own) // 2:
+        inside = {key.removeprefix(prefix) for key in weights if key.startswith(prefix)}
+        if len(own.keys() & inside) > len(own) // 2:
             return (
                 f"the weights that fit are named {prefix}*, among {len(weights) - len(inside)} others; save "
                 f"only those, with {prefix!r} removed from their names."

@@ -1,11 +1,11 @@
-"""Folders as transformers' `save_pretrained` writes them, read into our terms."""
+"""Reading the folders that transformers' `save_pretrained` writes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -22,13 +22,17 @@ from lavis_lite.models.weights.adapters.transformers import (
 )
 from lavis_lite.models.weights.hub import has_vocabulary
 
-if TYPE_CHECKING:
-    from transformers import BlipConfig
-
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # the first that is there is taken
-# What a text_config shares with our `TextConfig`. Dropout and initialisation are left out: they are
-# no property of weights, and the published folders hold defaults that BLIP was not trained with.
-TEXT_SIZES = (
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # in order of preference
+# Fields of `VisionSizes` -> keys of a vision_config.
+VISION_KEYS = {
+    "embed_dim": "hidden_size",
+    "depth": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "patch_size": "patch_size",
+}
+# The keys that a text_config shares with our `TextConfig`, without dropout and initialization: they are no
+# property of weights, and the published folders hold defaults that BLIP was not trained with.
+TEXT_KEYS = (
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
@@ -43,7 +47,7 @@ TEXT_SIZES = (
 
 @dataclass(frozen=True)
 class TransformersFolder:
-    """What a folder holds, in our terms.
+    """Content of a folder, converted to our names.
 
     Attributes:
         kind: caption, vqa or itm.
@@ -57,39 +61,38 @@ class TransformersFolder:
 
 
 def is_transformers_folder(path: str | Path) -> bool:
-    """Return whether `path` is a folder with a config as transformers writes it."""
+    """Return whether `path` is a folder with a config.json."""
     return (Path(path).expanduser() / "config.json").is_file()
 
 
 def read_transformers_folder(folder: str | Path) -> TransformersFolder:
-    """Read what `save_pretrained` of one of transformers' BLIP classes wrote, sharded or not.
+    """Read a folder that `save_pretrained` of one of transformers' BLIP classes wrote, sharded or not.
 
     Raises:
         CheckpointError: no such folder, another kind of model, or a damaged file.
     """
     folder = Path(folder).expanduser()
-    config, named_class = _read_config(folder)
+    config, class_name = _read_config(folder / "config.json")
     state_dict = from_transformers(_read_weights(folder))
     kinds = {name: kind for kind, name in CLASS_NAMES.items()}
     try:
-        kind = kinds[named_class] if named_class else kind_of(state_dict)
+        kind = kinds[class_name] if class_name else kind_of(state_dict)
     except ValueError as error:
         raise CheckpointError(f"{folder}: {error}") from error
     settings = _settings(config, where=folder / "config.json")
     if has_vocabulary(folder):
         settings["tokenizer"] = str(folder)
     if kind == "itm":
-        settings["embed_dim"] = config.image_text_hidden_size
+        settings["embed_dim"] = config["image_text_hidden_size"]
     return TransformersFolder(kind, state_dict, settings)
 
 
-def _read_config(folder: Path) -> tuple[BlipConfig, str | None]:
-    """Return the config, with transformers' own defaults where the file says nothing, and the class."""
+def _read_config(path: Path) -> tuple[dict[str, Any], str | None]:
+    """Return the config, with transformers' defaults for missing keys, and the name of the class."""
     from transformers import BlipConfig
 
-    path = folder / "config.json"
     if not path.is_file():
-        raise CheckpointError(f"{folder}: no config.json; it is no folder that transformers wrote.")
+        raise CheckpointError(f"{path.parent}: no config.json; not a folder that transformers wrote.")
     try:
         content = read_json(path)
     except FileError as error:
@@ -97,43 +100,41 @@ def _read_config(folder: Path) -> tuple[BlipConfig, str | None]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: is not the JSON of a config, but of a {type(content).__name__}.")
     model_type, classes = content.get("model_type"), content.get("architectures") or [None]
-    named = classes[0] if isinstance(classes, list) else classes
-    if model_type != "blip" or named not in (None, *CLASS_NAMES.values()):
+    class_name = classes[0] if isinstance(classes, list) else classes
+    if model_type != "blip" or class_name not in (None, *CLASS_NAMES.values()):
         raise CheckpointError(
-            f"{path}: describes {named or 'a model'} of type {model_type!r}; only BLIP's "
+            f"{path}: describes {class_name or 'a model'} of type {model_type!r}; only BLIP's "
             f"{', '.join(CLASS_NAMES.values())} can be read."
         )
     try:
-        return BlipConfig.from_dict(content), named
+        return BlipConfig.from_dict(content).to_dict(), class_name
     except Exception as error:  # transformers and the hub's dataclasses raise errors of their own
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: transformers refuses it ({reason}).") from error
 
 
-def _settings(config: BlipConfig, where: Path) -> dict[str, Any]:
-    vision, text = config.vision_config, config.text_config
-    if vision.intermediate_size != 4 * vision.hidden_size:
+def _settings(config: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    vision, text = config["vision_config"], config["text_config"]
+    if vision["intermediate_size"] != 4 * vision["hidden_size"]:
         raise CheckpointError(
-            f"{where}: vision_config.intermediate_size is {vision.intermediate_size}; BLIP's is 4 times "
-            f"hidden_size, {4 * vision.hidden_size}."
+            f"{where}: vision_config.intermediate_size is {vision['intermediate_size']}; BLIP's is 4 times "
+            f"hidden_size, {4 * vision['hidden_size']}."
         )
-    if {vision.hidden_act, text.hidden_act} != {"gelu"}:
+    if {vision["hidden_act"], text["hidden_act"]} != {"gelu"}:
         raise CheckpointError(
-            f"{where}: hidden_act is {vision.hidden_act!r} and {text.hidden_act!r}; BLIP's is 'gelu'."
+            f"{where}: hidden_act is {vision['hidden_act']!r} and {text['hidden_act']!r}; BLIP's is 'gelu'."
         )
-    if not (isinstance(vision.image_size, int) and isinstance(vision.patch_size, int)):
+    if not (isinstance(vision["image_size"], int) and isinstance(vision["patch_size"], int)):
         raise CheckpointError(
             f"{where}: images and patches must be squares, image_size and patch_size numbers."
         )
-    sizes = VisionSizes(
-        vision.hidden_size, vision.num_hidden_layers, vision.num_attention_heads, vision.patch_size
-    )
-    names = [name for name, named in NAMED_SIZES.items() if named == sizes]
+    sizes = VisionSizes(**{field: vision[key] for field, key in VISION_KEYS.items()})
+    names = [name for name, named_sizes in NAMED_SIZES.items() if named_sizes == sizes]
     return {
         "vit_type": names[0] if names else asdict(sizes),
-        "image_size": vision.image_size,
-        "vit_layer_norm_epsilon": vision.layer_norm_eps,
-        "med_config": {name: getattr(text, name) for name in TEXT_SIZES},
+        "image_size": vision["image_size"],
+        "vit_layer_norm_epsilon": vision["layer_norm_eps"],
+        "med_config": {key: text[key] for key in TEXT_KEYS},
     }
 
 

@@ -1,4 +1,4 @@
-"""Names in the output: of units, which become file names, and of samples, which become members of a tar."""
+"""Names in the output folder: of units, which become file names, and of samples, which become tar members."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ KEY_BYTES = 200
 
 
 def digest_of(content: bytes, size: int = 16) -> str:
-    """Return a digest of `size` bytes in hexadecimal digits."""
+    """Return a digest of `size` bytes as hexadecimal digits."""
     return hashlib.blake2b(content, digest_size=size).hexdigest()
 
 
 def canonical_source(source: str) -> str:
-    """Return one spelling of a shard or folder, whatever the working directory and the links on the way."""
+    """Return the one spelling of a shard or folder, for any working directory and through any links."""
     return os.path.realpath(source) if Shard(source).is_local else source
 
 
 def unit_names(sources: Sequence[str]) -> list[str]:
-    """Return the name in the output of each shard: that of its file, if it is safe and no other has it.
+    """Return the name of each shard in the output: its file name, if that is safe and unique.
 
-    Otherwise a digest of its canonical path or address stands behind it. Names that differ only in
-    letter case or in Unicode composition count as equal, since some file systems take them for one.
+    Otherwise a digest of its path or address is appended. Names that differ only in letter case or
+    Unicode composition count as equal, as they do on some file systems.
     """
     stems = [_stem(source) for source in sources]
     cleaned = [_file_name(stem) for stem in stems]
@@ -50,52 +50,49 @@ def unit_names(sources: Sequence[str]) -> list[str]:
 
 
 def output_keys(keys: Sequence[str]) -> list[str]:
-    """Return the name in the output of each sample of a unit: its own, if it is safe and not taken yet.
+    """Return the name of each sample of a unit in the output: its key, if that is safe and not used yet.
 
     A safe name stays below the folder where the tar is unpacked, is valid UTF-8, and has no dot in its
-    last part, so that every reader of webdataset's layout finds where the suffix begins.
+    last part, where a reader of shards would begin the suffix.
     """
     names: list[str] = []
-    taken: set[str] = set()
-    own = set(keys)
+    used: set[str] = set()
+    all_keys = set(keys)
     for key in keys:
         name = key
-        if not _is_safe(key) or key in taken:
+        if not _is_safe(key) or key in used:
             base = name = f"{_file_name(key).replace('.', '_')}-{_short_digest(key)}"
             number = 1
-            while name in taken or name in own:
+            while name in used or name in all_keys:
                 number += 1
                 name = f"{base}-{number}"
-        taken.add(name)
+        used.add(name)
         names.append(name)
     return names
 
 
 def _stem(source: str) -> str:
-    shard = Shard(source)
-    if shard.is_local:
+    if Shard(source).is_local:
         real = Path(canonical_source(source)).name
-        # A cache may keep the file under a digest and link to it by its name.
+        # A cache may store the file under a digest and link to it by its name.
         name = real if real.endswith(".tar") else Path(source).name
-    elif "://" in source:
-        name = Path(urlsplit(source).path).name
     else:
-        name = source
+        name = Path(urlsplit(source).path).name if "://" in source else source
     return name.removesuffix(".tar")
 
 
 def _file_name(text: str) -> str:
-    """Return `text` as a file name for any system; it differs from `text` where something was lost."""
-    kept = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in text)
-    if kept.startswith((".", "-")):
-        kept = f"_{kept[1:]}"
-    return kept.encode()[:STEM_BYTES].decode(errors="ignore") or "unnamed"
+    """Return `text` as a file name for any system; equal to `text` if nothing was lost."""
+    name = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in text)
+    if name.startswith((".", "-")):
+        name = f"_{name[1:]}"
+    return name.encode()[:STEM_BYTES].decode(errors="ignore") or "unnamed"
 
 
 def _is_safe(key: str) -> bool:
     parts = key.split("/")
     return (
-        key.isprintable()  # which half a surrogate pair is not, nor a byte that is not UTF-8
+        key.isprintable()  # surrogates, as for bytes that are not UTF-8, are not
         and len(key.encode()) <= KEY_BYTES
         and "\\" not in key
         and ":" not in key

@@ -1,4 +1,4 @@
-"""The limit of pixels on the command line."""
+"""Options that several commands have."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 import pytest
 from PIL import Image
 
-from lavis_lite.commands.pixel_limit import add_max_pixels
+from lavis_lite.commands.arguments import add_max_pixels
 from lavis_lite.common.media.images import open_image
 
 

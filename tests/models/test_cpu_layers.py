@@ -8,15 +8,17 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
-from lavis_lite.models.layers import linear as linear_module
-from lavis_lite.models.layers.linear import FEW_ROWS, Linear, use_fast_linear
+from lavis_lite import load_model
+from lavis_lite.models.layers import cpu as cpu_layers
+from lavis_lite.models.layers.cpu import FEW_ROWS, CpuLinear, CpuVisionAttention, choose_layers
 
 
-def both(inner: int = 96, outer: int = 160, bias: bool = True) -> tuple[Linear, nn.Linear]:
+def both(inner: int = 96, outer: int = 160, bias: bool = True) -> tuple[CpuLinear, nn.Linear]:
     torch.manual_seed(0)
-    fast = Linear(inner, outer, bias=bias)
+    fast = CpuLinear(inner, outer, bias=bias)
     plain = nn.Linear(inner, outer, bias=bias)
     plain.load_state_dict(fast.state_dict())
     return fast, plain
@@ -41,7 +43,7 @@ def test_it_computes_what_a_plain_one_does(shape, bias):
 def test_its_gradients_are_those_of_a_plain_one(bias):
     fast, plain = both(bias=bias)
     states = torch.randn(6, 70, 96)
-    assert states.shape[0] * states.shape[1] * 96 * 160 >= linear_module.LEAST_WORK
+    assert states.shape[0] * states.shape[1] * 96 * 160 >= cpu_layers.MIN_MULTIPLICATIONS
     results = []
     for layer in (fast, plain):
         given = states.clone().requires_grad_()
@@ -111,7 +113,7 @@ def test_packed_weights_are_not_copied_along_nor_saved():
 
 @pytest.mark.parametrize(("mode", "times"), [(torch.inference_mode, 1), (torch.no_grad, 0)])
 def test_weights_are_packed_once_and_in_inference_mode_alone(mode, times, monkeypatch):
-    if not linear_module._can_pack(torch.float32):
+    if not cpu_layers._can_pack(torch.float32):
         pytest.skip("this processor or this torch cannot pack weights")
     packed = []
     reorder = torch.ops.mkldnn._reorder_linear_weight
@@ -138,6 +140,24 @@ def test_layers_that_others_built_become_fast_with_their_weights():
     model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Sequential(nn.Linear(8, 2)))
     states = torch.randn(3, 4)
     expected = model(states)
-    use_fast_linear(model)
-    assert [type(part) for part in model.modules() if isinstance(part, nn.Linear)] == [Linear, Linear]
+    choose_layers(model, torch.device("cpu"))
+    assert [type(part) for part in model.modules() if isinstance(part, nn.Linear)] == [CpuLinear, CpuLinear]
     assert torch.equal(model(states), expected)
+
+
+def test_a_model_has_the_fast_layers_on_a_cpu_only():
+    model = load_model("blip_caption", "tiny")
+    attention = model.visual_encoder.blocks[0].attn
+    assert (type(attention), type(attention.qkv)) == (CpuVisionAttention, CpuLinear)
+    model.to("meta")
+    assert (type(attention), type(attention.qkv)) == (Attention, nn.Linear)
+
+
+@torch.inference_mode()
+def test_attention_in_bfloat16_is_that_of_timm():
+    torch.manual_seed(0)
+    plain = Attention(96, num_heads=4, qkv_bias=True).eval().bfloat16()
+    states = torch.randn(3, 50, 96).bfloat16()
+    expected = plain(states)
+    choose_layers(plain, torch.device("cpu"))
+    torch.testing.assert_close(plain(states), expected, rtol=2e-2, atol=2e-2)
