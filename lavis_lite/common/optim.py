@@ -16,7 +16,7 @@ from lavis_lite.common.registry import registry, suggest
 
 @dataclass(frozen=True)
 class SchedulePlan:
-    """What a schedule may know. Steps are optimizer steps."""
+    """The parameters of a schedule. Steps are optimizer steps."""
 
     init_lr: float
     min_lr: float
@@ -109,11 +109,11 @@ def parameter_groups(
 
 
 class MuonWithAdamW:
-    """Muon for the weights of linear layers, AdamW for all else; one optimizer to its caller.
+    """Muon for the weights of linear layers, AdamW for all other parameters, as one optimizer.
 
-    Muon's update of a matrix has all its directions equally long, which takes a model that starts
-    from nothing much farther in the same number of steps. It is scaled to the size of AdamW's, so
-    that one learning rate serves both.
+    Muon's update of a matrix is orthogonal, with which a model that starts from random weights learns
+    much more in the same number of steps. It is scaled to the size of AdamW's, so that one learning rate
+    serves both.
 
     Args:
         model: whose parameters `groups` holds.
@@ -141,7 +141,7 @@ class MuonWithAdamW:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of both."""
+        """The groups of both optimizers."""
         return [group for part in self.parts for group in part.param_groups]
 
     def step(self) -> None:
@@ -150,7 +150,7 @@ class MuonWithAdamW:
             part.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none)
 

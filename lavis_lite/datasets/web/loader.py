@@ -1,8 +1,10 @@
 """Batches from shards: each stream of a rank reads its own shards, and the streams take turns.
 
-Who reads what, in which order, is a function of (seed, epoch), the number of ranks and the number of
-workers alone. So an epoch can be entered at any batch: the samples before it are read but not
-decoded. Every rank makes equally many batches; one that has run out takes part with a filler.
+Which stream reads which shards in which order is a function of (seed, epoch), the number of ranks and the
+number of workers alone. So an epoch can be entered at any batch: a stream that has to start at its batch n
+reads the samples of the batches before, without decoding them, because the shuffle buffer draws from them
+and they may replace bad samples of later batches. Every rank yields equally many batches; one that has run
+out yields fillers.
 """
 
 from __future__ import annotations
