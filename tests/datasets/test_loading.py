@@ -126,7 +126,7 @@ def test_a_bad_sample_is_replaced_by_the_same_other_one_every_time():
 
 def test_evaluation_leaves_bad_samples_out_and_says_so():
     batches = list(eval_loader(Numbers(6, bad=(4, 5)), 2))
-    assert flat(batch.get("instance_id", []) for batch in batches) == [0, 1, 2, 3]
+    assert flat(batch.samples.get("instance_id", []) for batch in batches) == [0, 1, 2, 3]
     assert [note.index for batch in batches for note in batch.bad_samples] == [4, 5]
 
 
