@@ -33,7 +33,12 @@ ONLY_MODULES = {
     ("report", "capfilt"): ("lavis_lite.capfilt.output_reader.", "lavis_lite.capfilt.summary."),
 }
 # These annotate with the contracts of the parts above them, without importing them when they run.
-MAY_NAME_ALL_FOR_ANNOTATIONS = {PACKAGE / "common/registry.py", PACKAGE / "common/config/layering.py"}
+MAY_NAME_ALL_FOR_ANNOTATIONS = {
+    *(
+        PACKAGE / "common" / name
+        for name in ("registry.py", "config/layering.py", "config/shared_settings.py")
+    )
+}
 
 
 def is_type_checking(node: ast.AST) -> bool:

@@ -216,10 +216,8 @@ def _execute_status(options: argparse.Namespace) -> int:
 def _settings(
     settings_class: type[Settings], options: Sequence[str], defaults: Mapping[str, Any]
 ) -> Settings:
-    from omegaconf import OmegaConf
-
-    from lavis_lite.common.config.layering import read_options
+    from lavis_lite.common.config.layering import plain_values, read_options
     from lavis_lite.common.config.schema import parse
 
-    changes: Any = OmegaConf.to_container(read_options(options), resolve=True)
+    changes = plain_values(read_options(options))
     return parse(settings_class, {**defaults, **changes}, where="capfilt")

@@ -98,7 +98,7 @@ def _generation(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def load_captioner(checkpoint: str, name: str, model_type: str, device: str) -> Captioner:
+def load_captioner(checkpoint: str, name: str, model_type: str | None, device: str) -> Captioner:
     """Return the captioner that `checkpoint` holds, or the published one of this name and type.
 
     Raises:
@@ -139,7 +139,7 @@ class Captioner:
     """
 
     name: str
-    model_type: str
+    model_type: str | None
     checkpoint: str
     model: Any
     processor: Any
@@ -255,7 +255,9 @@ class CaptionWork:
         readable = [item for item in items if item.image is not None]
         captions: Iterator[str] = iter(())
         if readable:
-            images = torch.stack([item.image for item in readable]).to(self.captioner.device)
+            images = torch.stack([item.image for item in items if item.image is not None]).to(
+                self.captioner.device
+            )
             seeds = (
                 {} if self.seed is None else {"seed": [_seed_of(self.seed, item.path) for item in readable]}
             )

@@ -1,30 +1,31 @@
-"""Fetching what a data set's config has addresses for, and saying what must be fetched by hand."""
+"""Downloading a data set's annotations, and naming the files that must be put in place by hand."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 
 def add_parser(commands: Any) -> None:
     """Add ``lavis-lite download``."""
-    parser = commands.add_parser("download", help="fetch a data set's files", allow_abbrev=False)
+    parser = commands.add_parser("download", help="download a data set's files", allow_abbrev=False)
     parser.add_argument("names", nargs="+", metavar="NAME", help="data sets")
     parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the data set")
     parser.set_defaults(execute=_execute)
 
 
 @dataclass
-class Fetched:
-    """What became of a data set's files.
+class Downloads:
+    """The files of a data set.
 
     Attributes:
-        files: those that are here now.
-        by_hand: what to put where, in sentences.
-        failures: address and reason of each that could not be had.
+        files: those that are on this machine now.
+        by_hand: sentences about what to put where.
+        failures: address and reason of each failed download.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -33,25 +34,24 @@ class Fetched:
 
 
 def _execute(options: argparse.Namespace) -> int:
-    failed = 0
+    failed = False
     for name in options.names:
-        fetched = download(name, options.options)
-        failed += len(fetched.failures)
-        for path in fetched.files:
-            print(f"{name}: {path}")
-        for failure in fetched.failures:
-            print(f"{name}: could not be fetched: {failure}")
-        for sentence in fetched.by_hand:
-            print(f"{name}: by hand: {sentence}")
-        if not (fetched.files or fetched.by_hand or fetched.failures):
-            print(f"{name}: needs no download")
-    return 1 if failed else 0
+        downloads = download(name, options.options)
+        failed |= bool(downloads.failures)
+        lines = [
+            *map(str, downloads.files),
+            *(f"could not be downloaded: {failure}" for failure in downloads.failures),
+            *(f"by hand: {sentence}" for sentence in downloads.by_hand),
+        ]
+        for line in lines or ["needs no download"]:
+            print(f"{name}: {line}")
+    return int(failed)
 
 
-def download(name: str, options: Sequence[str] = ()) -> Fetched:
-    """Fetch every annotation file of a data set that has an address, checked by its md5 where one is known.
+def download(name: str, options: Sequence[str] = ()) -> Downloads:
+    """Download every annotation file of a data set that has an address, checked by its MD5 if one is known.
 
-    Files that are here are left alone; a download that was cut off goes on.
+    Existing files stay as they are; an interrupted download is resumed.
 
     Raises:
         UnknownNameError: no such data set.
@@ -61,48 +61,48 @@ def download(name: str, options: Sequence[str] = ()) -> Fetched:
     from lavis_lite.common.storage.cache import fetch, resolve
 
     build_info = dataset_settings(name, options).get("build_info") or {}
-    fetched = Fetched()
-    wanted = list(dict.fromkeys(_annotation_files(build_info.get("annotations") or {})))
-    with Progress(len(wanted), f"download {name}") as progress:
-        for storage, url, md5 in wanted:
-            place = resolve(storage) if storage else None
-            if place is not None and place.is_file():
-                fetched.files.append(place)
+    downloads = Downloads()
+    annotations = _annotation_files(build_info.get("annotations") or {})
+    with Progress(len(annotations), f"download {name}") as progress:
+        for storage, url, md5 in annotations:
+            path = resolve(storage) if storage else None
+            if path is not None and path.is_file():
+                downloads.files.append(path)
             elif url is None:
-                fetched.by_hand.append(f"put the annotations at {place}.")
+                downloads.by_hand.append(f"put the annotations at {path}.")
             else:
                 try:
-                    fetched.files.append(fetch(url, destination=place, md5=md5))
+                    downloads.files.append(fetch(url, destination=path, md5=md5))
                 except OSError as error:
-                    fetched.failures.append(str(error) if url in str(error) else f"{url}: {error}")
+                    downloads.failures.append(str(error) if url in str(error) else f"{url}: {error}")
             progress.advance()
     images = (build_info.get("images") or {}).get("storage")
     if images and not resolve(images).is_dir():
-        fetched.by_hand.append(f"put the images into {resolve(images)}. {_advice(name)}".strip())
-    return fetched
+        downloads.by_hand.append(f"put the images into {resolve(images)}. {_comment_of(name)}".strip())
+    return downloads
 
 
-def _annotation_files(annotations: dict[str, Any]) -> list[tuple[str | None, str | None, str | None]]:
-    """Return (storage, url, md5) of each file of each split."""
-    files = []
+def _annotation_files(
+    annotations: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[str | None, str | None, str | None]]:
+    """Return (storage, url, md5) of each file of each split, without duplicates."""
+    files: list[tuple[str | None, str | None, str | None]] = []
     for info in annotations.values():
-        columns = [_listed(info.get(key)) for key in ("storage", "url", "md5")]
-        for index in range(max(map(len, columns))):
-            files.append(tuple(column[index] if index < len(column) else None for column in columns))
-    return files
+        storages, urls, md5s = (_as_list(info.get(key)) for key in ("storage", "url", "md5"))
+        files += zip_longest(storages, urls, md5s)
+    return list(dict.fromkeys(files))
 
 
-def _listed(value: Any) -> list[str]:
+def _as_list(value: Any) -> list[str]:
     if value is None:
         return []
     return [value] if isinstance(value, str) else list(value)
 
 
-def _advice(name: str) -> str:
-    """Return the comment at the head of the data set's default yaml."""
+def _comment_of(name: str) -> str:
+    """Return the comments of the data set's default yaml."""
     from lavis_lite.common.config.layering import default_path
 
     path = default_path("datasets", name)
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    comment = [line.lstrip("# ") for line in lines if line.startswith("#")]
-    return " ".join(comment)
+    return " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 
 from lavis_lite.commands.run_folders import (
     locked_evaluation_folder,
@@ -150,7 +149,7 @@ def _evaluate(
 
 def _build(
     config: ResolvedConfig, task: BaseTask, device: torch.device, splits: Sequence[str]
-) -> tuple[dict[str, list[Dataset[Any]]], BaseModel]:
+) -> tuple[dict[str, list[Any]], BaseModel]:
     """Build the data sets and the model, in that order."""
     seed_everything(config.run.seed)
     datasets = build_datasets(config, splits)
@@ -176,7 +175,7 @@ def _finish(runner: RunnerBase) -> None:
         logger.info("Report: %s", write_run_report(runner.folder.path))
 
 
-def build_datasets(config: ResolvedConfig, splits: Sequence[str]) -> dict[str, list[Dataset[Any]]]:
+def build_datasets(config: ResolvedConfig, splits: Sequence[str]) -> dict[str, list[Any]]:
     """Return, for each split, the data sets that have it. Rank 0 builds first, so that it alone downloads.
 
     Raises:
@@ -184,14 +183,14 @@ def build_datasets(config: ResolvedConfig, splits: Sequence[str]) -> dict[str, l
     """
     if not distributed.is_rank_zero():
         distributed.barrier()
-    datasets: dict[str, list[Dataset[Any]]] = {split: [] for split in splits}
+    datasets: dict[str, list[Any]] = {split: [] for split in splits}
     known: set[str] = set()
     for name, settings in config.datasets.items():
         builder = registry.get_builder_class(name)(settings)
         known.update(builder.splits())
         for split in datasets:
             if split in builder.splits():
-                dataset = builder.build(split)
+                dataset: Any = builder.build(split)
                 dataset.name = name
                 if split in config.run.train_splits:
                     _refuse_missing(dataset, config.run.max_bad_fraction)

@@ -1,4 +1,4 @@
-"""Which model, weights and device a command line asks for."""
+"""The model and device that a command line asks for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def model_of(checkpoint: str, name: str, model_type: str) -> tuple[str, str | None]:
-    """Return name and type of the model of `checkpoint`: a run folder names its own.
+def model_of(checkpoint: str, name: str, model_type: str | None) -> tuple[str, str | None]:
+    """Return name and type of the model of `checkpoint`; a run folder records its own.
 
     Raises:
         ConfigError: the run folder's config is damaged, or names modules that are not imported or trusted.
@@ -26,15 +26,15 @@ def model_of(checkpoint: str, name: str, model_type: str) -> tuple[str, str | No
     return run.arch()
 
 
-def choose_device(wanted: str) -> torch.device:
-    """Return the device to run on, with a warning where "cuda" is asked for and there is no GPU.
+def choose_device(device: str) -> torch.device:
+    """Return the device to run on, with a warning if "cuda" is requested without a GPU.
 
     Raises:
         ConfigError: not a device, or one that this machine does not have.
     """
     from lavis_lite.common import distributed
 
-    device = distributed.pick_device(wanted)
-    if wanted == "cuda" and device.type != "cuda":
+    picked = distributed.pick_device(device)
+    if device == "cuda" and picked.type != "cuda":
         logger.warning("--device is cuda but there is no GPU here: running on the CPU.")
-    return device
+    return picked

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lavis_lite.models import BaseModel
 
 
 @dataclass(frozen=True)
@@ -13,7 +17,7 @@ class ModelRow:
     """One type of one model.
 
     Attributes:
-        parameters: how many weights; None for a model that cannot be built without its own files.
+        parameters: number of weights; None for a model that cannot be built without its own files.
         sources: addresses of its weights, in the order in which they are tried.
     """
 
@@ -26,12 +30,14 @@ class ModelRow:
 def add_parser(commands: Any) -> None:
     """Add ``lavis-lite models``."""
     parser = commands.add_parser("models", help="list models, their sizes and weights", allow_abbrev=False)
-    parser.add_argument("--import", dest="imports", nargs="+", default=[], metavar="MODULE")
+    parser.add_argument(
+        "--import", dest="imports", nargs="+", default=[], metavar="MODULE", help="your own modules"
+    )
     parser.set_defaults(execute=_execute)
 
 
 def _execute(options: argparse.Namespace) -> int:
-    from lavis_lite.common.config.layering import import_modules
+    from lavis_lite.common.config.user_modules import import_modules
 
     import_modules(options.imports)
     print(format_table(list(list_models())))
@@ -51,29 +57,26 @@ def list_models() -> Iterator[ModelRow]:
             yield ModelRow(name, model_type, _count_parameters(model_class, settings), _sources(settings))
 
 
-def _count_parameters(model_class: type, settings: dict[str, Any]) -> int | None:
-    """Build the model without memory, weights or network, and count."""
-    import torch
+def _count_parameters(model_class: type[BaseModel], settings: dict[str, Any]) -> int | None:
+    """Build the model without memory, weights or network, and count its parameters."""
+    from lavis_lite.models.weights.zoo import build_on_meta
 
-    without_files = {"load_finetuned": False, "load_pretrained": False}
+    overrides: dict[str, Any] = {"load_finetuned": False, "load_pretrained": False}
     defaults = vars(model_class.Config())
     if "num_classes" in defaults and not settings.get("num_classes", defaults["num_classes"]):
-        without_files["num_classes"] = 2  # the user's to set; a class more or less is nothing
+        overrides["num_classes"] = 2  # set by the user; the number of classes hardly changes the size
     if "tokenizer" in defaults:
-        without_files["tokenizer"] = "shapes"  # published sizes name their vocabulary's, so it is not needed
+        overrides["tokenizer"] = "shapes"  # not needed: published sizes name the size of their vocabulary
         if not isinstance(settings.get("med_config"), dict):
-            without_files["med_config"] = _with_published_vocabulary(settings.get("med_config"))
+            overrides["med_config"] = _with_published_vocabulary(settings.get("med_config"))
     try:
-        with torch.device("meta"):
-            model = model_class.from_config({**settings, **without_files})
+        model = build_on_meta(model_class, {**settings, **overrides})
     except (OSError, ValueError):
         return None
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _with_published_vocabulary(name: str | None) -> dict[str, Any]:
-    import json
-
     from lavis_lite.models.blip_models.blip import CONFIGS
     from lavis_lite.models.weights.tokenizer import PUBLISHED_VOCABULARY
 
@@ -84,8 +87,8 @@ def _with_published_vocabulary(name: str | None) -> dict[str, Any]:
 def _sources(settings: dict[str, Any]) -> tuple[str, ...]:
     from lavis_lite.models.weights.adapters.published import same_weights
 
-    for wanted, address in (("load_finetuned", "finetuned"), ("load_pretrained", "pretrained")):
-        if settings.get(wanted, True) and settings.get(address):
+    for switch, address in (("load_finetuned", "finetuned"), ("load_pretrained", "pretrained")):
+        if settings.get(switch, True) and settings.get(address):
             return (settings[address], *same_weights(settings[address]))
     return ()
 
@@ -95,8 +98,9 @@ def format_table(rows: list[ModelRow]) -> str:
     cells = [("name", "type", "parameters", "weights")]
     for row in rows:
         size = "?" if row.parameters is None else f"{row.parameters / 1e6:.1f} M"
-        cells.append((row.name, row.model_type, size, row.sources[0] if row.sources else "none, starts anew"))
-        cells.extend(("", "", "", f"or {source}") for source in row.sources[1:])
+        first, *others = row.sources or ("none (trained from scratch)",)
+        cells.append((row.name, row.model_type, size, first))
+        cells.extend(("", "", "", f"or {source}") for source in others)
     widths = [max(len(line[column]) for line in cells) for column in range(3)]
     return "\n".join(
         f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {size:>{widths[2]}}  {source}".rstrip()

@@ -27,38 +27,21 @@ MODEL, MODEL_TYPE = "blip_image_text_matching", "base"
 def add_parser(commands: Any) -> None:
     """Add ``lavis-lite search``."""
     parser = commands.add_parser("search", help="find images of a folder by text or by image")
-    parser.add_argument("query", nargs="?", type=non_empty, help="text to look for")
-    parser.add_argument(
-        "--like",
-        type=non_empty,
-        metavar="IMAGE",
-        help="image to look for others like it, in place of a text",
-    )
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        type=non_empty,
-        default=[],
-        metavar="PATH",
-        help="image files or folders to add",
-    )
-    parser.add_argument("--index", type=non_empty, required=True, help="folder that keeps the features")
-    parser.add_argument(
-        "--checkpoint", help="run folder, weights file, URL or hub name; an index remembers its own"
-    )
-    parser.add_argument("--name", help=f"model of a new index, without a run folder ({MODEL} unless given)")
-    parser.add_argument("--type", dest="model_type", help=f"type of that model ({MODEL_TYPE} unless given)")
-    parser.add_argument("-k", type=positive_int, default=10, help="images to return")
-    parser.add_argument(
-        "--rerank", type=non_negative_int, default=64, help="images the matching head reads; 0 for none"
-    )
-    parser.add_argument(
-        "--keep-hidden-states", action="store_true", help="re-rank faster, from a larger index"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON in place of lines")
-    parser.add_argument("--batch-size", type=positive_int, default=32)
-    parser.add_argument("--num-workers", type=non_negative_int, default=2)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    add = parser.add_argument
+    add("query", nargs="?", type=non_empty, help="text to search for")
+    add("--like", type=non_empty, metavar="IMAGE", help="image to search for, instead of a text")
+    add("--images", nargs="+", type=non_empty, default=[], metavar="PATH", help="images or folders to add")
+    add("--index", type=non_empty, required=True, help="folder that stores the features")
+    add("--checkpoint", help="run folder, weights file, URL or hub name; an index remembers its own")
+    add("--name", help=f"model of a new index, without a run folder (default: {MODEL})")
+    add("--type", dest="model_type", help=f"type of that model (default: {MODEL_TYPE})")
+    add("-k", type=positive_int, default=10, help="images to return")
+    add("--rerank", type=non_negative_int, default=64, help="images the matching head reads; 0 for none")
+    add("--keep-hidden-states", action="store_true", help="re-rank faster, from a larger index")
+    add("--json", action="store_true", help="print JSON instead of lines")
+    add("--batch-size", type=positive_int, default=32, help="images to embed at once")
+    add("--num-workers", type=non_negative_int, default=2, help="processes that read images")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     add_max_pixels(parser)
     add_code_arguments(parser)
     parser.set_defaults(execute=_execute)
@@ -83,14 +66,13 @@ def _execute(options: argparse.Namespace) -> int:
         num_workers=options.num_workers,
         device=options.device,
     )
-    if options.query is None and like is None:
+    if like is not None:
+        hits = index.search_by_image(like, options.k)
+    elif options.query is not None:
+        hits = index.search(options.query, options.k, options.rerank)
+    else:
         print(f"{len(index)} images can be searched")
         return 0
-    hits = (
-        index.search(options.query, options.k, options.rerank)
-        if like is None
-        else index.search_by_image(like, options.k)
-    )
     if options.json:
         print(json.dumps([{**vars(hit), "path": str(hit.path)} for hit in hits], indent=1))
         return 0
@@ -115,20 +97,20 @@ def open_index(
     """Return the `ImageIndex` in `folder`, with the images at `images` added.
 
     Args:
-        folder: where the index lies; created where there are images to add.
+        folder: of the index; created if there are images to add.
         images: image files and folders.
-        checkpoint: run folder, weights file, URL or hub name. None takes what the index remembers; of a
-            new index the published weights.
-        name: registered name of the model, where the checkpoint is not a run folder. None takes what the
+        checkpoint: run folder, weights file, URL or hub name. None for the one that the index remembers, or
+            for the published weights if the index is new.
+        name: registered name of the model, if the checkpoint is not a run folder. None for the one that the
             index remembers, or blip_image_text_matching.
-        model_type: type of the model. None takes what the index remembers, or "base".
-        keep_hidden_states: as `ImageIndex` has it.
-        batch_size: images that are read at once.
-        num_workers: processes that open images.
+        model_type: type of the model. None for the one that the index remembers, or "base".
+        keep_hidden_states: see `ImageIndex`.
+        batch_size: images to embed at once.
+        num_workers: processes that read images.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
 
     Raises:
-        ConfigError: a path that is not there, no index and no images to make one of, or a model that cannot
+        ConfigError: a missing path, neither an index nor images for a new one, or a model that cannot
             match images and texts.
         FeatureStoreError: the folder holds the features of another model, something else, or is damaged.
     """
@@ -146,11 +128,10 @@ def open_index(
             f"{folder}: there is no index. {_indexes_near(folder)}Add --images PATH to make a new one."
         )
     files = find_images(images) if images else []
-    chosen = _choose(head.source if head is not None else {}, checkpoint, name, model_type)
-    model, processor = _load(
-        chosen, device, remembered=head is not None and checkpoint is None, folder=folder
-    )
-    index = ImageIndex(folder, model, processor, keep_hidden_states=keep_hidden_states, source=vars(chosen))
+    source = _choose_source(head.source if head is not None else {}, checkpoint, name, model_type)
+    is_remembered = head is not None and checkpoint is None
+    model, processor = _load(source, device, folder if is_remembered else None)
+    index = ImageIndex(folder, model, processor, keep_hidden_states=keep_hidden_states, source=vars(source))
     if files:
         index.add(files, batch_size, num_workers)
     return index
@@ -158,35 +139,37 @@ def open_index(
 
 @dataclass(frozen=True)
 class ModelSource:
-    """How to load the model of an index; "" for the published weights."""
+    """How to load the model of an index; an empty checkpoint means the published weights."""
 
     name: str
-    model_type: str
+    model_type: str | None
     checkpoint: str
 
 
-def _choose(
+def _choose_source(
     remembered: Mapping[str, Any], checkpoint: str | None, name: str | None, model_type: str | None
 ) -> ModelSource:
-    """Return the model that was asked for, or else the one that the index remembers."""
+    """Return the requested model, or the one that the index remembers."""
     from lavis_lite.commands.model_choice import model_of
 
-    own = {key: str(remembered.get(key) or "") for key in ("name", "model_type", "checkpoint")}
+    old = {key: str(remembered.get(key) or "") for key in ("name", "model_type", "checkpoint")}
     if checkpoint is None:
-        same_model = name in (None, own["name"]) and model_type in (None, own["model_type"])
-        checkpoint = own["checkpoint"] if same_model else ""
+        is_same_model = name in (None, old["name"]) and model_type in (None, old["model_type"])
+        checkpoint = old["checkpoint"] if is_same_model else ""
     elif Path(checkpoint).expanduser().exists():
         checkpoint = str(Path(checkpoint).expanduser().absolute())
-    name, model_type = name or own["name"] or MODEL, model_type or own["model_type"] or MODEL_TYPE
+    name, model_type = name or old["name"] or MODEL, model_type or old["model_type"] or MODEL_TYPE
     return ModelSource(*model_of(checkpoint, name, model_type), checkpoint)
 
 
-def _load(source: ModelSource, device: str, remembered: bool, folder: Path) -> tuple[Any, Any]:
+def _load(source: ModelSource, device: str, index: Path | None) -> tuple[Any, Any]:
     """Return the model and its image processor.
 
+    Args:
+        index: folder of the index that remembers the checkpoint, if any.
+
     Raises:
-        ConfigError: a model that cannot match images and texts, or weights that an index remembers and that
-            are not there any more.
+        ConfigError: a model that cannot match images and texts, or missing weights of an index.
     """
     from lavis_lite.commands.model_choice import choose_device
     from lavis_lite.common.checkpoint.store import CheckpointError
@@ -199,29 +182,26 @@ def _load(source: ModelSource, device: str, remembered: bool, folder: Path) -> t
         raise ConfigError(
             f"{source.name} cannot match images and texts; use a retrieval or a matching model ({MODEL})."
         )
-    picked = choose_device(device)
+    torch_device = choose_device(device)
     try:
         model, processors, _ = load_model_and_preprocess(
-            source.name, source.model_type, True, picked, source.checkpoint or None
+            source.name, source.model_type or MODEL_TYPE, True, torch_device, source.checkpoint or None
         )
     except CheckpointError as error:
-        if not remembered:
+        if index is None:
             raise
         raise ConfigError(
-            f"{folder}: the weights that this index was made with cannot be loaded ({error}) "
+            f"{index}: the weights that this index was made with cannot be loaded ({error}) "
             "Say with --checkpoint where they are now."
         ) from error
     return model, processors["eval"]
 
 
 def _indexes_near(folder: Path) -> str:
-    """Name the indexes beside `folder`, the nearest by name first."""
+    """Return a sentence that names the indexes beside `folder`, most similar first ("" if none)."""
     from lavis_lite.common.registry import nearest
     from lavis_lite.search.feature_head import HEAD_FILE
 
-    parent = folder.parent
-    indexes = sorted(path.parent.name for path in parent.glob(f"*/{HEAD_FILE}")) if parent.is_dir() else []
-    if not indexes:
-        return ""
-    close = nearest(folder.name, indexes) or indexes[:3]
-    return f"Did you mean {' or '.join(str(parent / name) for name in close)}? "
+    indexes = sorted(path.parent.name for path in folder.parent.glob(f"*/{HEAD_FILE}"))
+    similar = nearest(folder.name, indexes) or indexes[:3]
+    return f"Did you mean {' or '.join(str(folder.parent / name) for name in similar)}? " if similar else ""

@@ -1,4 +1,4 @@
-"""METEOR 1.5, as COCO measures it: a conversation with the Java program over its pipes."""
+"""METEOR 1.5 as COCO computes it, by the Java program, which is asked over its pipes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ import queue
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lavis_lite.metrics.java import (
-    Deadline,
-    Java,
-    JavaProgramError,
-    last_words,
-    package_file,
-    started_java,
-)
+from lavis_lite.metrics.java import Java, JavaProgramError, last_words, package_file, started
 
 IMPLEMENTATION = "meteor-1.5.jar"
 MEMORY = "2G"
@@ -29,7 +23,7 @@ def meteor_files() -> tuple[Path, Path]:
     """Return the program and its table of paraphrases.
 
     Raises:
-        JavaMissingError: one of them is not there.
+        JavaMissingError: one of them does not exist.
     """
     return package_file("meteor", IMPLEMENTATION), package_file("meteor", "data", "paraphrase-en.gz")
 
@@ -40,26 +34,28 @@ def score_meteor(
     """Return METEOR over all captions, and of each.
 
     Args:
-        references: of each image, tokenised.
-        candidates: one for each image, tokenised.
+        references: of each image, tokenized.
+        candidates: one for each image, tokenized.
+        timeout_seconds: for all of it.
 
     Raises:
-        JavaProgramError: the program failed, hung or answered what is no number.
+        JavaProgramError: the program failed, hung or gave an answer that is not a number.
     """
     program, paraphrases = meteor_files()
-    # The place of the table is given, for the program itself cannot find it under a path with blanks.
+    # The program does not find the table by itself where its path contains blanks.
     arguments = [f"-Xmx{MEMORY}", "-jar", str(program), "-", "-", "-stdio", "-l", "en", "-norm"]
     arguments += ["-a", str(paraphrases)]
     with tempfile.TemporaryDirectory(prefix="lavis_lite_meteor_") as name:
         folder = Path(name)
-        with started_java(java, arguments, folder) as process:
-            conversation = _Conversation(process, folder, Deadline(timeout_seconds))
+        command = java.command(arguments)
+        with started(command, folder, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as process:
+            conversation = _Conversation(process, folder, timeout_seconds)
             questions = [
                 _SEPARATOR.join(["SCORE", *map(_without_separators, texts), _without_separators(candidate)])
                 for texts, candidate in zip(references, candidates, strict=True)
             ]
             statistics = conversation.ask(questions, answers=len(questions))
-            # Answered with the score of each segment and then with that of all.
+            # The answer is the score of each caption, and then the one of all.
             answers = conversation.ask([_SEPARATOR.join(["EVAL", *statistics])], answers=len(questions) + 1)
             scores = [conversation.number(answer) for answer in answers]
     return scores[-1], scores[:-1]
@@ -70,26 +66,27 @@ def _without_separators(caption: str) -> str:
 
 
 class _Conversation:
-    """Lines to a program and lines back, against a deadline.
+    """Lines to a program and lines back, until a deadline.
 
-    Reading and writing have threads of their own, since either side may wait for the other to read.
+    Reading and writing have a thread each, since either side may wait for the other to read.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path, deadline: Deadline) -> None:
-        self._process, self._folder, self._deadline = process, folder, deadline
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path, timeout_seconds: float) -> None:
+        self._process, self._folder, self._timeout = process, folder, timeout_seconds
+        self._deadline = time.monotonic() + timeout_seconds
         self._answers: queue.Queue[bytes | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
     def ask(self, questions: Sequence[str], answers: int) -> list[str]:
-        """Send one line a question and return as many lines as there are `answers`."""
+        """Send each question as a line and return so many lines of answers."""
         threading.Thread(target=self._write, args=(questions,), daemon=True).start()
         return [self._next_answer() for _ in range(answers)]
 
     def number(self, answer: str) -> float:
-        """Return `answer` as a number.
+        """Return an answer as a number.
 
         Raises:
-            JavaProgramError: it is none.
+            JavaProgramError: it is not a number.
         """
         try:
             return float(answer)
@@ -100,11 +97,10 @@ class _Conversation:
 
     def _next_answer(self) -> str:
         try:
-            line = self._answers.get(timeout=self._deadline.left())
+            line = self._answers.get(timeout=max(0.0, self._deadline - time.monotonic()))
         except queue.Empty:
             raise JavaProgramError(
-                f"METEOR did not answer within {self._deadline.seconds:g} s and was stopped."
-                f"{last_words(self._folder)}"
+                f"METEOR did not answer within {self._timeout:g} s and was stopped.{last_words(self._folder)}"
             ) from None
         if line is None:
             raise JavaProgramError(f"METEOR {self._end()} before all was scored.{last_words(self._folder)}")
@@ -125,7 +121,7 @@ class _Conversation:
 
     def _write(self, questions: Sequence[str]) -> None:
         assert self._process.stdin is not None
-        # A program that is gone, and its closed pipe, are reported by the reader.
+        # The reader reports a program that has ended.
         with suppress(OSError, ValueError):
             for question in questions:
                 self._process.stdin.write(question.encode("utf-8") + b"\n")

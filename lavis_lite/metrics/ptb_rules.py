@@ -1,8 +1,8 @@
 """The tokens of the Penn Treebank style, as regular expressions.
 
 The table is our own description of what Stanford's `PTBTokenizer` (CoreNLP 3.4.1, the one COCO's
-caption metrics call) does to captions. It was found by feeding the program millions of short strings
-and is held to it by `tests/metrics/test_ptb_tokenizer.py`.
+caption metrics call) does to captions, found by feeding the program millions of short strings.
+`tests/metrics/test_ptb_tokenizer.py` compares the two.
 
 At each place of a caption the rule with the longest match wins, and among equals the first of the
 table. A rule's first filled group is the token; what it matches beyond that group is context, which
@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 
 # --- letters, digits, signs -------------------------------------------------------------------------
 
-# Python's \w holds signs that are no letters to the tokenizer, and all beyond the first plane.
-_NO_LETTER = (
+# Python's \w contains signs that the tokenizer does not take for letters, and all beyond the first plane.
+_NOT_LETTERS = (
     "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070\u2074-\u2079\u2080-\u2089\u2150-\u2182\u2185-\u218f\u2460-\u24ff\u2776-\u2793"
     "\u037f\u0528-\u052f\U00010000-\U0010ffff"
 )
@@ -31,18 +31,18 @@ _MARKS = (
     "\u0abe-\u0acf\u0b82\u0bbe-\u0bc2\u0bc6-\u0bc8\u0bca-\u0bcd\u0c01-\u0c03\u0c3e-\u0c56\u0d3e-\u0d44"
     "\u0d46-\u0d48\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ecd"
 )
-_PLAIN_LETTER = rf"[^\W\d_{_NO_LETTER}]"
+_PLAIN_LETTER = rf"[^\W\d_{_NOT_LETTERS}]"
 _LETTER_ENTITY = "&[aeiouAEIOU](?:acute|grave|uml);"
 _LETTER = rf"(?:{_PLAIN_LETTER}|[{_MARKS}]|{_LETTER_ENTITY})"
-_LETTER_OR_DIGIT = rf"(?:[^\W_{_NO_LETTER}]|[{_MARKS}]|{_LETTER_ENTITY})"
-_ALNUM = rf"[^\W_{_NO_LETTER}]"
+_LETTER_OR_DIGIT = rf"(?:[^\W_{_NOT_LETTERS}]|[{_MARKS}]|{_LETTER_ENTITY})"
+_ALNUM = rf"[^\W_{_NOT_LETTERS}]"
 _ASCII = "[A-Za-z0-9]"
 _SOFT_ASCII = "[A-Za-z0-9\u00ad]"
 _BLANK = r"[ \t\u00a0\u2000-\u200a\u3000]"
 _APOSTROPHE = r"(?:['\u2019\u0092]|&apos;)"
 _ANY_QUOTE = r"(?:['`\u2018\u2019\u201b\u0091\u0092]|&apos;)"  # what people type for an apostrophe
 
-# Characters that are tokens by themselves. What no rule takes is dropped: most emoji, control characters.
+# Characters that are tokens by themselves. What no rule matches is dropped: most emoji, control characters.
 _SYMBOLS = (
     r"#$%&*+/;<=>@\\^_|~()\[\]{}"
     "\u0080\u00a1-\u00a9\u00ac\u00ae-\u00b9\u00bc-\u00bf\u00d7\u00f7\u037e\u0387\u0589\u05be\u05c0\u05c3"
@@ -53,7 +53,7 @@ _SYMBOLS = (
     "\uff3b-\uff40\uff5b-\uff65\uffe0\uffe1\uffe5\uffe6"
 )
 
-# --- abbreviations: the full stop belongs to the word -------------------------------------------------
+# --- abbreviations: the period belongs to the word -------------------------------------------------
 
 _TITLES = """
     adj adm adv alex assoc asst atty attys ave brig capt cf cie cmdr col comdr cpl dept det dr drs elec
@@ -65,7 +65,7 @@ _SENTENCE_ENDERS = """
     fla fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct
     okla penn plc rd rt sep sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo
 """
-_CAPITALISED = "A(?i:rk|z)|D(?i:el)|I(?i:ll)|L(?i:a)|M(?i:ass|iss)|O(?i:re)|P(?i:a)|T(?i:ex)|W(?i:ash)"
+_CAPITALIZED = "A(?i:rk|z)|D(?i:el)|I(?i:ll)|L(?i:a)|M(?i:ass|iss)|O(?i:re)|P(?i:a)|T(?i:ex)|W(?i:ash)"
 _BEFORE_NUMBERS = "art ca figs? nos? op pp prop"
 _SENTENCE_STARTERS = """
     A About According Additionally After An As At But Earlier He Her Here However If In It Last Many More
@@ -82,7 +82,7 @@ def _one_of(words: str) -> str:
     return "|".join(sorted(words.split(), key=len, reverse=True))
 
 
-_ENDER = rf"(?:(?i:(?:ph|ed)\.d|{_one_of(_SENTENCE_ENDERS)})|{_CAPITALISED}|[Pp]p?tys?|[Pp]p?tes?)\."
+_ENDER = rf"(?:(?i:(?:ph|ed)\.d|{_one_of(_SENTENCE_ENDERS)})|{_CAPITALIZED}|[Pp]p?tys?|[Pp]p?tes?)\."
 _ABBREVIATION = rf"(?i:{_one_of(_TITLES)})\.|[Mm][ft]g\.|{_ENDER}"
 
 # --- building blocks ----------------------------------------------------------------------------------
@@ -101,9 +101,9 @@ _COUNTRY_CODE = r"\+{0,2}\d{2,4}[- \u00a0]"
 _AREA_CODE = r"\d{2,4}[- \u00a0]"
 
 UNCLOSED_TAG = re.compile(rf"<(?={_TAG_NAME}{_ATTRIBUTES}[ \t]+{_TAG_NAME}[ \t]*=[ \t]*(?:'[^']*|\"[^\"]*)$)")
-"""A tag whose attribute ends beyond its caption: Stanford's program would read on into the next ones."""
+"""A tag whose attribute is not closed: Stanford's program would read on into the next captions."""
 
-# --- what is written for a token that is not written as it stands --------------------------------------
+# --- what is written in place of a token --------------------------------------
 
 _PARENTHESES = {"(": "-LRB-", ")": "-RRB-"}
 _WRITTEN = {
@@ -176,7 +176,7 @@ def _rules() -> Iterator[tuple[str, Writer]]:
     yield r"('[tT])(?i:is|was)", _word
     yield rf"({_TAG})", _tag
     yield r"(&(?i:quot|amp|lt|gt|nbsp|apos|[mn]dash|md|ht|tl|[uql]r|q[cl]|[oc]dq|#\d+);)", _entity
-    # The net.
+    # Addresses.
     yield r"((?i:https?)://[^\t\n\f\r \"<>|(){}]+[^\t\n\f\r \"<>|.!?(){},-])", _as_is
     yield rf"((?i:www)\.(?:[^\t\n\f\r \"<>|.!?(){{}},]+\.)+[A-Za-z]{{2,4}}{_URL_PATH})", _as_is
     yield rf"((?:[^\t\n\f\r !\"$'()`{{|}},-_]+\.)+(?:com|net|org|edu){_URL_PATH})", _as_is

@@ -1,34 +1,30 @@
-"""Tokenise captions as COCO's metrics do: Penn Treebank style, lower case, punctuation dropped.
+"""Tokenize captions as COCO's metrics do: Penn Treebank style, lower case, punctuation dropped.
 
-Two makers of the same tokens: Stanford's own program, which needs Java, and `ptb_rules`, which does not.
+Stanford's program, which needs Java, and `ptb_rules` make the same tokens.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lavis_lite.metrics.java import Java, JavaProgramError, package_file, run_java
-from lavis_lite.metrics.ptb_rules import RULES, UNCLOSED_TAG
+from lavis_lite.metrics.ptb_rules import RULES, UNCLOSED_TAG, Writer
 
 # What COCO drops. Brackets stay: COCO's list has them in upper case and looks after lowering.
 DROPPED_TOKENS = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 
-# All that some reader takes for the end of a line, and surrogates, which are no text.
+# Everything that some program takes for the end of a line, and surrogates, which are not text.
 _LINE_BREAKS = re.compile(r"[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029\ud800-\udfff]")
 
-# A word that no rule cuts or prolongs, by far the most common token.
+# A word that no rule splits or extends: the most common token.
 _SIMPLE_WORD = re.compile(r"(?!(?i:cannot|gonna|wanna|gotta|lemme|gimme)[ \n])[A-Za-z]+(?=[ \n])")
 
 
 def clean_caption(caption: str) -> str:
-    """Return `caption` as one line that cannot reach into its neighbours.
-
-    A tokenizer that reads a file of captions would otherwise find more lines than there are captions
-    and hand every later caption to a wrong image.
-    """
+    """Return `caption` as one line, so that a file of captions has as many lines as captions."""
     caption = _LINE_BREAKS.sub(" ", caption)
     return UNCLOSED_TAG.sub("< ", caption) if "<" in caption else caption
 
@@ -36,8 +32,8 @@ def clean_caption(caption: str) -> str:
 def tokenize(captions: Sequence[str]) -> list[str]:
     """Return the tokens of each caption, joined by blanks, without Java.
 
-    As in Stanford's program, the start of the next caption decides in two rare cases whether a full stop
-    at the end of a caption belongs to its last word ("the letter A." before "The ...").
+    As in Stanford's program, the start of the next caption decides in two rare cases whether a period at
+    the end of a caption belongs to its last word ("the letter A." before "The ...").
     """
     lines = [clean_caption(caption) for caption in captions]
     following = [*lines[1:], ""]
@@ -45,19 +41,19 @@ def tokenize(captions: Sequence[str]) -> list[str]:
 
 
 def stanford_tokenizer() -> Path:
-    """Return Stanford's program as pycocoevalcap brings it.
+    """Return the path of Stanford's program in pycocoevalcap.
 
     Raises:
-        JavaMissingError: it is not there.
+        JavaMissingError: it does not exist.
     """
     return package_file("tokenizer", "stanford-corenlp-3.4.1.jar")
 
 
 def tokenize_with_java(java: Java, captions: Sequence[str], timeout_seconds: float) -> list[str]:
-    """Return the tokens of each caption, joined by blanks, as Stanford's program makes them.
+    """Return the tokens of each caption, joined by blanks, made by Stanford's program.
 
     Raises:
-        JavaProgramError: it failed, hung, or wrote another number of lines than there are captions.
+        JavaProgramError: it failed, hung, or did not write one line per caption.
     """
     lines = [clean_caption(caption) for caption in captions]
     with tempfile.TemporaryDirectory(prefix="lavis_lite_ptb_") as folder:
@@ -72,13 +68,13 @@ def tokenize_with_java(java: Java, captions: Sequence[str], timeout_seconds: flo
     if tokenized.pop() != "" or len(tokenized) != len(lines):
         raise JavaProgramError(
             f"Stanford's PTBTokenizer wrote {len(tokenized)} lines for {len(lines)} captions; "
-            f'no score is made from them. Set tokenizer to "python" to go on without it.'
+            f'no score is made from them. Set tokenizer to "python" to do without it.'
         )
     return [drop_punctuation(line) for line in tokenized]
 
 
 def drop_punctuation(line: str) -> str:
-    """Return a line of lowered tokens without those that COCO drops."""
+    """Return a line of lower-case tokens without those that COCO drops."""
     return " ".join(token for token in line.rstrip().split(" ") if token not in DROPPED_TOKENS)
 
 
@@ -99,11 +95,8 @@ def _tokenize_line(line: str, after: str) -> str:
     return drop_punctuation(" ".join(tokens))
 
 
-def _longest_match(text: str, position: int) -> tuple[str, Callable[[str], str]]:
-    best, best_end, best_write = None, position, str
-    for pattern, write in RULES:
-        match = pattern.match(text, position)
-        if match is not None and match.end() > best_end:
-            best, best_end, best_write = match, match.end(), write
-    assert best is not None  # the last rule takes any character
-    return best[best.lastindex or 0], best_write
+def _longest_match(text: str, position: int) -> tuple[str, Writer]:
+    matches = ((pattern.match(text, position), write) for pattern, write in RULES)
+    matched = [(match, write) for match, write in matches if match is not None]
+    best, write = max(matched, key=lambda candidate: candidate[0].end())  # of equal ones, the first
+    return best[best.lastindex or 0], write

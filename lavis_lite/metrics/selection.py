@@ -1,4 +1,4 @@
-"""One number of several: a metric, a weighted sum of metrics, or their mean."""
+"""One number out of several: a metric, a weighted sum of metrics, or their mean."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def main_metric(scores: Mapping[str, float], expression: str) -> float:
     1.5
 
     Raises:
-        ValueError: it cannot be read, or names what was not measured; the message has the nearest name.
+        ValueError: it cannot be read, or names a metric that is not in `scores`; the message has the nearest.
     """
     is_mean, weights = _parse(expression)
     for name in weights:

@@ -1,8 +1,9 @@
-"""SPICE 1.0, as COCO measures it: one run of the Java program over a file of captions."""
+"""SPICE 1.0 as COCO computes it: one run of the Java program over a file of captions."""
 
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,20 +21,20 @@ _ARCHIVE = "stanford-corenlp-full-2015-12-09.zip"
 def spice_problem(java: Java) -> str | None:
     """Return why SPICE cannot run with `java` here and what to do about it, or None when it can."""
     program = package_file("spice", IMPLEMENTATION)
-    problems = []
+    reasons = []
     if not OLDEST_JAVA <= java.version <= NEWEST_JAVA:
-        problems.append(
+        reasons.append(
             f"it runs on Java {OLDEST_JAVA} to {NEWEST_JAVA} only, and {java.path} is Java {java.version}; "
             f"set JAVA_HOME to one of these (METEOR and the tokenizer run on them too)."
         )
     missing = [name for name in MODEL_FILES if not (program.parent / "lib" / name).exists()]
     if missing:
-        problems.append(
-            f"its language models are missing; take {' and '.join(missing)} from Stanford's "
-            f"{_ARCHIVE} (385 MB) and put them into {program.parent / 'lib'}. They are never downloaded "
-            f"behind your back, since the one place that offers them has neither encryption nor a checksum."
+        reasons.append(
+            f"its language models are missing; put {' and '.join(missing)} of Stanford's {_ARCHIVE} (385 MB) "
+            f"into {program.parent / 'lib'}. They are not downloaded automatically, because the only server "
+            f"that has them offers neither encryption nor a checksum."
         )
-    return f"SPICE: {' '.join(problems)}" if problems else None
+    return f"SPICE: {' '.join(reasons)}" if reasons else None
 
 
 def score_spice(
@@ -43,11 +44,12 @@ def score_spice(
     timeout_seconds: float,
     program: Path | None = None,
 ) -> tuple[float, list[float]]:
-    """Return SPICE over all captions, and of each (NaN where neither side holds anything to compare).
+    """Return SPICE over all captions, and of each (NaN where neither side has anything to compare).
 
     Args:
-        references: of each image, tokenised.
-        candidates: one for each image, tokenised.
+        references: of each image, tokenized.
+        candidates: one for each image, tokenized.
+        timeout_seconds: after which the program is stopped.
         program: the jar; pycocoevalcap's by default.
 
     Raises:
@@ -72,9 +74,9 @@ def score_spice(
 def _read_scores(results: Path, count: int) -> list[float]:
     try:
         entries = json.loads(results.read_text("utf-8"))
-        found = {int(entry["image_id"]): entry["scores"]["All"]["f"] for entry in entries}
-        return [float("nan") if found[index] is None else float(found[index]) for index in range(count)]
+        scores = {int(entry["image_id"]): entry["scores"]["All"]["f"] for entry in entries}
+        return [math.nan if scores[index] is None else float(scores[index]) for index in range(count)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise JavaProgramError(
-            f"SPICE ended well but its results for {count} captions cannot be read: {error!r}."
+            f"SPICE ended, but its results for {count} captions cannot be read: {error!r}."
         ) from error

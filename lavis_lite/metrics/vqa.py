@@ -1,7 +1,4 @@
-"""Accuracy of answers by the protocol of VQA v2: an answer that three of ten people gave is right.
-
-The protocol asks ten people. Of fewer, the same share must agree, and at least one.
-"""
+"""Accuracy of answers by the protocol of VQA v2: an answer that three of ten people gave is right."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
-# What the protocol restores in answers that lost their apostrophes.
+# Restored in answers that lost their apostrophes.
 CONTRACTIONS = (
     "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't "
     "haven't he'd he'd've he's how'd how'll how's i'd've i'm i've isn't it'd it'd've it'll let's ma'am "
@@ -25,29 +22,29 @@ CONTRACTIONS = (
 COUNTING = "zero one two three four five six seven eight nine ten"
 NUMBER_WORDS = {word: str(number) for number, word in enumerate(COUNTING.split())} | {"none": "0"}
 ARTICLES = {"a", "an", "the"}
-PEOPLE = 10  # whom the protocol asks
-ENOUGH = 3  # of them, who make an answer right
+PEOPLE = 10  # asked for each question
+ENOUGH = 3  # of them make an answer right
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _PERIOD = re.compile(r"\.(?!\d)")
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 
 
 def _without_some_apostrophes(word: str) -> Iterable[str]:
-    places = [place for place, letter in enumerate(word) if letter == "'"]
-    for count in range(1, len(places) + 1):
-        for dropped in combinations(places, count):
-            yield "".join(letter for place, letter in enumerate(word) if place not in dropped)
+    positions = [position for position, letter in enumerate(word) if letter == "'"]
+    for count in range(1, len(positions) + 1):
+        for dropped in combinations(positions, count):
+            yield "".join(letter for position, letter in enumerate(word) if position not in dropped)
 
 
 RESTORED = {broken: word for word in CONTRACTIONS.split() for broken in _without_some_apostrophes(word)}
 
 
-def normalise_answer(answer: str) -> str:
+def normalize_answer(answer: str) -> str:
     """Return `answer` as the protocol compares it: no punctuation, articles or number words.
 
-    >>> normalise_answer("The two dogs.")
+    >>> normalize_answer("The two dogs.")
     '2 dogs'
-    >>> normalise_answer("dont know")
+    >>> normalize_answer("dont know")
     "don't know"
     """
     words = _without_punctuation(" ".join(answer.split())).lower().split()
@@ -58,9 +55,9 @@ def normalise_answer(answer: str) -> str:
 def _without_punctuation(text: str) -> str:
     joins = bool(_COMMA_IN_NUMBER.search(text))
     for mark in PUNCTUATION:
-        # beside a space, or in a number, a mark vanishes; else it parts two words
-        vanishes = f"{mark} " in text or f" {mark}" in text or joins
-        text = text.replace(mark, "" if vanishes else " ")
+        # beside a space, or in a number, a mark is removed; else it becomes a space
+        is_removed = f"{mark} " in text or f" {mark}" in text or joins
+        text = text.replace(mark, "" if is_removed else " ")
     return _PERIOD.sub("", text)
 
 
@@ -68,21 +65,20 @@ def answer_accuracy(answer: str, references: Sequence[str]) -> float:
     """Return how right `answer` is, 0 to 1, by what people answered.
 
     Of ten or more people: the mean, over leaving out each person in turn, of min(1, number who agree / 3).
-    Of fewer: min(1, number who agree / three tenths of them), where one is always enough; so an answer
-    to a question with one reference is right if it equals it. There references are normalized as the
-    answer is; the protocol itself only takes punctuation from them.
+    Of fewer: min(1, number who agree / three tenths of them), where one is always enough. There,
+    references are normalized like the answer; the protocol only removes their punctuation.
 
     >>> answer_accuracy("a dog", ["Dog"]), answer_accuracy("cat", ["Dog"])
     (1.0, 0.0)
 
     Raises:
-        ValueError: no references.
+        ValueError: `references` is empty.
     """
     if not references:
         raise ValueError("there are no references to judge the answer by.")
-    normalized = normalise_answer(answer)
+    normalized = normalize_answer(answer)
     if len(references) < PEOPLE:
-        agreeing = sum(normalise_answer(reference) == normalized for reference in references)
+        agreeing = sum(normalize_answer(reference) == normalized for reference in references)
         return min(1.0, agreeing / max(1.0, len(references) * ENOUGH / PEOPLE))
     if len(set(references)) > 1:
         references = [_without_punctuation(reference) for reference in references]
@@ -103,7 +99,7 @@ def vqa_metrics(
         answers: question id -> answer.
         references: question id -> what people answered.
         answer_types: question id -> "yes/no", "number", "other".
-        question_types: question id -> for example "what color is the".
+        question_types: question id -> "what color is the", for example.
     """
     scores = {question: answer_accuracy(answers[question], references[question]) for question in answers}
     metrics = {"agg_metrics": _percent(scores.values())}

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.models.layers.cpu import choose_layers
 from lavis_lite.models.weights.adapters.addresses import Weights, load_address
 from lavis_lite.models.weights.adapters.recognize import arch_of, explain_misfit
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ class BaseModel(nn.Module):
         self.trained_steps: int | None = None  # of the loaded weights, if their file says
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> BaseModel:
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Build from a mapping of `Config` fields, and load the weights that it names.
 
         Raises:
@@ -75,7 +78,7 @@ class BaseModel(nn.Module):
         return model
 
     @classmethod
-    def from_pretrained(cls, model_type: str, **overrides: Any) -> BaseModel:
+    def from_pretrained(cls, model_type: str | None, **overrides: Any) -> Self:
         """Build the model of a type from its default yaml, with `overrides` of `Config` fields."""
         return cls.from_config({**model_defaults(cls, model_type)["model"], **overrides})
 
@@ -215,7 +218,7 @@ class BaseModel(nn.Module):
         """Compile the model with torch.compile; the names of its weights stay."""
         self.compile(dynamic=True)
 
-    def train(self, mode: bool = True) -> BaseModel:
+    def train(self, mode: bool = True) -> Self:
         """Switch to training; fully frozen parts stay in evaluation mode."""
         super().train(mode)
         if mode:

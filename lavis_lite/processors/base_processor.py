@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 from lavis_lite.common.config.schema import ConfigError, parse
 from lavis_lite.common.registry import registry
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class BaseProcessor:
@@ -27,7 +30,7 @@ class BaseProcessor:
         self.config = config if config is not None else self.Config()
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any] | None = None) -> BaseProcessor:
+    def from_config(cls, config: Mapping[str, Any] | None = None) -> Self:
         """Build from a mapping of `Config` fields, as a yaml file holds it.
 
         A key `name`, with which data sets' yaml files say which processor they want, may be there.
@@ -41,7 +44,7 @@ class BaseProcessor:
         return cls(parse(cls.Config, settings, where=cls.__name__))
 
     @classmethod
-    def build(cls, **settings: Any) -> BaseProcessor:
+    def build(cls, **settings: Any) -> Self:
         """Build from keyword settings: ``BlipImageEvalProcessor.build(image_size=224)``."""
         return cls.from_config(settings)
 

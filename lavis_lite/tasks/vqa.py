@@ -12,7 +12,7 @@ from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
 from lavis_lite.common.settings import AnswerSettings
-from lavis_lite.metrics.vqa import direct_answer_accuracy, normalise_answer, vqa_metrics
+from lavis_lite.metrics.vqa import direct_answer_accuracy, normalize_answer, vqa_metrics
 from lavis_lite.tasks.base_task import BaseTask, EvaluationBatches, Record, check_lengths, columns_of
 
 COLUMNS = ("instance_id", "question_id", "references", "question_type", "image_path")
@@ -207,7 +207,7 @@ def exact_accuracy(records: Sequence[Record]) -> dict[str, Any]:
     groups: dict[str, list[bool]] = {}
     for record in judged:
         reference = Counter[str](record["references"]).most_common(1)[0][0]
-        right = normalise_answer(record["answer"]) == normalise_answer(reference)
+        right = normalize_answer(record["answer"]) == normalize_answer(reference)
         groups.setdefault("agg_metrics", []).append(right)
         if record.get("question_type") is not None:
             groups.setdefault(f"question: {record['question_type']}", []).append(right)

@@ -121,9 +121,9 @@ def test_addresses_that_end_alike_do_not_meet(server):
     ],
 )
 def test_file_names_are_made_safe(server, cache, path, name):
-    fetched = fetch(server.url.replace("/data/captions.json", path), subfolder="odd")
+    fetched = fetch(server.url.replace("/data/captions.json", path))
     assert fetched.name == name
-    assert fetched.parent.parent == cache / "odd"
+    assert fetched.parent.parent == cache / "downloads"
 
 
 def test_a_destination_is_where_the_file_goes(server, tmp_path, cache):

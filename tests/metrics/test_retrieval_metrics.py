@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lavis_lite.metrics.retrieval import retrieval_metrics
+from lavis_lite.metrics.retrieval import rank_of_the_best, recalls
+
+
+def retrieval_metrics(
+    image_to_text: np.ndarray,
+    text_to_image: np.ndarray,
+    texts_of_image: dict[int, list[int]],
+    image_of_text: dict[int, int],
+) -> dict[str, float]:
+    text_ranks = [rank_of_the_best(image_to_text[image], texts) for image, texts in texts_of_image.items()]
+    image_ranks = [rank_of_the_best(text_to_image[text], [image]) for text, image in image_of_text.items()]
+    return recalls(text_ranks, image_ranks)
 
 
 def test_recall_is_counted_from_both_sides():

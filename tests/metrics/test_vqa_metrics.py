@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lavis_lite.metrics.vqa import answer_accuracy, direct_answer_accuracy, normalise_answer, vqa_metrics
+from lavis_lite.metrics.vqa import answer_accuracy, direct_answer_accuracy, normalize_answer, vqa_metrics
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from lavis_lite.metrics.vqa import answer_accuracy, direct_answer_accuracy, norm
     ],
 )
 def test_answers_are_compared_in_one_form(answer, normal):
-    assert normalise_answer(answer) == normal
+    assert normalize_answer(answer) == normal
 
 
 @pytest.mark.parametrize(

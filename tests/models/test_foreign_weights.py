@@ -137,7 +137,7 @@ UNCLEAR: dict[str, tuple[Callable[[StateDict], Any], str]] = {
         r"1 keys hold NaN or infinity: visual_encoder\.cls_token",
     ),
     "no data": (lambda state: {key: tensor.to("meta") for key, tensor in state.items()}, "without data"),
-    "inference": (lambda state: {"model": dict(state), "inference": [1]}, "'inference' is no mapping"),
+    "inference": (lambda state: {"model": dict(state), "inference": [1]}, "'inference' is not a mapping"),
 }
 
 

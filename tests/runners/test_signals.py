@@ -65,7 +65,7 @@ def test_workers_end_when_their_parent_is_killed():
         "import sys, time; sys.path.insert(0, 'tests/runners'); sys.path.insert(0, 'tests')\n"
         "from test_signals import Workers, TrainLoader\n"
         "batches = TrainLoader(Workers(), 2, seed=1, num_workers=2).epoch(0)\n"
-        "print(*{pid for _ in range(4) for pid in next(batches)['worker']}, flush=True)\n"
+        "print(*{pid for _ in range(4) for pid in next(batches).samples['worker']}, flush=True)\n"
         "time.sleep(600)"
     )
     parent = subprocess.Popen(

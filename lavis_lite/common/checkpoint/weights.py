@@ -21,27 +21,18 @@ AVERAGE_KEYS = ("model_ema", "ema", "state_dict_ema", "ema_state_dict", "average
 WRAPPER_COMPONENTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 
 
-def load_weights(url_or_filename: str | Path) -> dict[str, Any]:
+def load_weights(path: str | Path) -> dict[str, Any]:
     """Return a checkpoint as ``{"model": state_dict, ...}``, under whichever keys it holds the weights.
 
     Raises:
         CheckpointError: it cannot be read, or it is ambiguous which weights in it are meant.
     """
-    from lavis_lite.common.storage.cache import AddressError, fetch, local_path
-
-    try:
-        path = local_path(url_or_filename)
-    except AddressError:
-        try:
-            path = fetch(str(url_or_filename))
-        except OSError as error:
-            raise CheckpointError(f"no weights at {url_or_filename}: {error}") from error
     content = load_file(path)
     if _is_state_dict(content):
         return {"model": content}
-    keys, weights = _find_weights(content, str(url_or_filename))
+    keys, weights = _find_weights(content, str(path))
     if keys != ["model"]:
-        logger.info("%s: took the weights under %r.", url_or_filename, ".".join(keys))
+        logger.info("%s: took the weights under %r.", path, ".".join(keys))
     return {**{key: value for key, value in content.items() if key != keys[0]}, "model": weights}
 
 

@@ -7,10 +7,9 @@ section is then parsed once, into the `Config` of the class that it names, befor
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.common.config.saved import is_saved_config, read_saved_config, refuse_interpolations
 from lavis_lite.common.config.schema import ConfigError, parse, to_plain
+from lavis_lite.common.config.shared_settings import disagreements, processors_of, with_shared_settings
 from lavis_lite.common.config.user_modules import import_modules, import_saved_modules
 from lavis_lite.common.files import first_line
 from lavis_lite.common.registry import UnknownNameError, nearest, registry, suggest
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 DEFAULTS = Path(__file__).parents[2] / "configs"
 SECTIONS = ("imports", "model", "datasets", "preprocess", "run")
-PROCESSORS = ("vis_processor", "text_processor")
 # Keys of the section `model` that choose its class and defaults; the others are fields of its Config.
 MODEL_CHOICE = ("arch", "model_type")
 
@@ -127,9 +126,7 @@ def load_config(
         defaults = model_defaults(model_class, model_type)
     layers = [Layer(f"defaults of the type {model_type!r}", OmegaConf.create(defaults))]
     layers += [*_dataset_layers(top, source), run_file, overrides]
-    merged = with_shared_settings(_merge(layers), model_class)
-    model, datasets, run = _parse_sections(merged, model_class, layers)
-    preprocess = merged.get("preprocess") or {}
+    model, datasets, preprocess, run = _parse_sections(_merge(layers), model_class, layers)
     return ResolvedConfig(source, modules, arch, model_type, model, datasets, preprocess, run)
 
 
@@ -147,7 +144,7 @@ def model_defaults(model_class: type[BaseModel], model_type: str | None) -> dict
         raise UnknownNameError(
             f"The model {name!r} has no type {model_type!r}.{suggest(str(model_type), types)}"
         )
-    defaults = _plain(read_yaml(default_path("models", types[model_type])))
+    defaults = plain_values(read_yaml(default_path("models", types[model_type])))
     return {"model": defaults.get("model") or {}, "preprocess": defaults.get("preprocess") or {}}
 
 
@@ -164,7 +161,7 @@ def dataset_defaults(
         return {}
     if variant not in variants:
         raise UnknownNameError(f"The data set {name!r} has no type {variant!r}.{suggest(variant, variants)}")
-    content = _plain(read_yaml(default_path("datasets", variants[variant])))
+    content = plain_values(read_yaml(default_path("datasets", variants[variant])))
     return next(iter((content.get("datasets") or {}).values()), None) or {}
 
 
@@ -172,55 +169,6 @@ def default_path(kind: str, name: str) -> Path:
     """Return the path of a default yaml: `name` is one of ours, or the path of a user's file."""
     path = Path(name).expanduser()
     return path if path.suffix in (".yaml", ".yml") else DEFAULTS / kind / f"{name}.yaml"
-
-
-def with_shared_settings(sections: Mapping[str, Any], model_class: type[BaseModel]) -> dict[str, Any]:
-    """Return a copy of `sections` whose processors take from the model what both share, as the image size."""
-    sections = copy.deepcopy(dict(sections))
-    for owner in (sections.get("preprocess"), *(sections.get("datasets") or {}).values()):
-        for kind, split, settings in _processors_of(owner):
-            for key in model_class.shared_settings.get((kind, split), ()):
-                value = _model_setting(sections, model_class, key)
-                if value is not None and _takes(settings.get("name"), key):
-                    settings.setdefault(key, value)
-    return sections
-
-
-def _model_setting(sections: Mapping[str, Any], model_class: type[BaseModel], key: str) -> Any:
-    """Return a setting of the model: of its section, else the default of its `Config`."""
-    return sections["model"].get(key, getattr(model_class.Config, key, None))
-
-
-def _disagreements(
-    sections: Mapping[str, Any], model_class: type[BaseModel], layers: Sequence[Layer]
-) -> Iterator[str]:
-    """Yield an error for each processor of a data set that has another value than the model."""
-    for name, dataset in sections["datasets"].items():
-        for kind, split, settings in _processors_of(dataset):
-            for key in model_class.shared_settings.get((kind, split), ()):
-                value, expected = settings.get(key), _model_setting(sections, model_class, key)
-                if value is not None and expected is not None and value != expected:
-                    path = f"datasets.{name}.{kind}.{split}.{key}"
-                    yield (
-                        f"{_locate(layers, path)}: {path} is {value!r} but model.{key} is {expected!r}; "
-                        f"they must agree. Leave {key} out of the processor to take the model's."
-                    )
-
-
-def _processors_of(owner: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield (kind, split, settings) of each processor of a data set or of ``preprocess``."""
-    for kind in PROCESSORS:
-        splits = owner.get(kind) if isinstance(owner, dict) else None
-        for split, settings in splits.items() if isinstance(splits, dict) else ():
-            if settings is None or isinstance(settings, dict):
-                yield kind, split, settings or {}
-
-
-def _takes(processor_name: str | None, key: str) -> bool:
-    """Return True where the processor has a setting called `key`."""
-    if processor_name not in registry.list_processors():
-        return False
-    return key in {field.name for field in fields(registry.get_processor_class(processor_name).Config)}
 
 
 def read_yaml(path: Path) -> DictConfig:
@@ -262,6 +210,13 @@ def read_options(options: Sequence[str]) -> DictConfig:
                 f"with a space ({first_line(error)})."
             ) from error
     return settings
+
+
+def plain_values(config: DictConfig, throw_on_missing: bool = False) -> dict[str, Any]:
+    """Return `config` as plain values, ``${...}`` resolved."""
+    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=throw_on_missing)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def is_set(options: Sequence[str], key_path: str) -> bool:
@@ -338,17 +293,10 @@ def _merge(layers: Sequence[Layer]) -> dict[str, Any]:
             if settings is not None and kind not in settings:
                 settings[kind] = default
     try:
-        return _plain(merged, throw_on_missing=True)
+        return plain_values(merged, throw_on_missing=True)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", "") or ""
         raise ConfigError(f"{_locate(layers, key)}: {key}: {first_line(error)}") from error
-
-
-def _plain(config: DictConfig, throw_on_missing: bool = False) -> dict[str, Any]:
-    """Return `config` as plain values, ``${...}`` resolved."""
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=throw_on_missing)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
 
 
 def _locate(layers: Sequence[Layer], key_path: str) -> str:
@@ -360,8 +308,8 @@ def _locate(layers: Sequence[Layer], key_path: str) -> str:
 
 def _parse_sections(
     sections: Mapping[str, Any], model_class: type[BaseModel], layers: Sequence[Layer]
-) -> tuple[BaseModel.Config, dict[str, BaseDatasetBuilder.Config], RunConfig]:
-    """Return the sections ``model``, ``datasets`` and ``run`` as the `Config` of the class each names.
+) -> tuple[BaseModel.Config, dict[str, BaseDatasetBuilder.Config], dict[str, Any], RunConfig]:
+    """Return model, datasets, preprocess and run; all but preprocess as the `Config` of the class each names.
 
     Raises:
         ConfigError: all errors of all sections.
@@ -381,11 +329,12 @@ def _parse_sections(
     with collect_errors("model"):
         values = {key: value for key, value in sections["model"].items() if key not in MODEL_CHOICE}
         model = parse(model_class.Config, values, "model", locate)
+        sections = with_shared_settings(sections, model_class, model)
     for name, settings in sections["datasets"].items():
         with collect_errors(f"datasets.{name}"):
             config_class = registry.get_builder_class(name).Config
             datasets[name] = parse(config_class, settings or {}, f"datasets.{name}", locate)
-        for kind, split, processor in _processors_of(settings):
+        for kind, split, processor in processors_of(settings):
             where = f"datasets.{name}.{kind}.{split}"
             with collect_errors(f"{where}.name"):
                 processor_class = registry.get_processor_class(processor.get("name", ""))
@@ -399,7 +348,9 @@ def _parse_sections(
         registry.get_runner_class(values.get("runner", RunConfig.runner))
     with collect_errors("run.lr_sched"):
         registry.get_lr_scheduler_class(values.get("lr_sched", RunConfig.lr_sched))
-    errors = errors or list(_disagreements(sections, model_class, layers))
+    if not errors:
+        differing = disagreements(sections, model_class, model)
+        errors = [f"{locate(key_path)}: {error}" for key_path, error in differing]
     if errors:
         raise ConfigError("\n".join(errors))
-    return model, datasets, run
+    return model, datasets, sections.get("preprocess") or {}, run

@@ -108,7 +108,6 @@ def path_manager() -> PathManager:
 def fetch(
     url_or_path: str | Path,
     *,
-    subfolder: str = "downloads",
     destination: Path | None = None,
     md5: str | None = None,
     sha256: str | None = None,
@@ -124,8 +123,7 @@ def fetch(
 
     Args:
         url_or_path: a path, a file or http(s) address, or one that a handler of `path_manager` supports.
-        subfolder: of the cache folder; every address has its own folder in it.
-        destination: where to download to, instead of the cache folder.
+        destination: where to download to, instead of a folder of the cache.
         md5: expected MD5, in hexadecimal digits.
         sha256: expected SHA-256, in hexadecimal digits.
         timeout_seconds: how long the server may stay silent.
@@ -147,7 +145,7 @@ def fetch(
     if scheme not in ("http", "https"):
         return _check_local_file(_path_from_handler(url), expected)
     _check_web_address(url)
-    target = destination if destination is not None else _cache_path(url, subfolder)
+    target = destination if destination is not None else _cache_path(url)
     if not _reason_to_download(url, target, expected):  # before locking, which a read-only cache cannot do
         return target
     read = functools.partial(download, timeout_seconds=timeout_seconds, retries=retries, max_bytes=max_bytes)
@@ -283,10 +281,10 @@ def _check_web_address(url: str) -> None:
         raise AddressError(f"{without_password(url)}: is not a valid address ({error})") from error
 
 
-def _cache_path(url: str, subfolder: str) -> Path:
+def _cache_path(url: str) -> Path:
     folder = hashlib.sha256(url.encode()).hexdigest()[:16]
     name = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(urlsplit(url).path).rsplit("/", 1)[-1]).lstrip(".")
-    return cache_root() / subfolder / folder / (name[-120:] or "download")
+    return cache_root() / "downloads" / folder / (name[-120:] or "download")
 
 
 def _record_path(target: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch.utils.data import Dataset
 
@@ -14,6 +14,9 @@ from lavis_lite.common.registry import registry, suggest
 from lavis_lite.common.storage.cache import fetch, resolve
 from lavis_lite.datasets.annotations.image_names import locate, media_of, renamed
 from lavis_lite.datasets.annotations.parquet_files import STORED_KEY
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass
@@ -82,7 +85,7 @@ class BaseDatasetBuilder:
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any] | None = None) -> BaseDatasetBuilder:
+    def from_config(cls, config: Mapping[str, Any] | None = None) -> Self:
         """Build from a mapping of `Config` fields.
 
         Raises:

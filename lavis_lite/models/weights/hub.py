@@ -35,21 +35,18 @@ def is_hub_name(address: str | Path) -> bool:
     return bool(_NAME.fullmatch(address)) and not (address.endswith(_FILE_SUFFIXES) or Path(address).exists())
 
 
-def hub_snapshot(name: str, revision: str | None = None) -> Path:
+def hub_snapshot(name: str) -> Path:
     """Return a folder with the settings, tokenizer and weights of a hub repository, in the hub's cache.
 
     Weights are downloaded as safetensors; as a pickle only if the repository has nothing else.
-
-    Args:
-        revision: a branch, a tag or a commit; None for the newest.
 
     Raises:
         HubError: no such repository, no network, or no weights in it.
     """
     repository = name.removeprefix(PREFIX)
-    folder = _download(repository, revision, (*_SETTINGS, *_TOKENIZER, *_SAFETENSORS))
+    folder = _download(repository, (*_SETTINGS, *_TOKENIZER, *_SAFETENSORS))
     if not _has_any(folder, _SAFETENSORS):
-        folder = _download(repository, revision, (*_SETTINGS, *_TOKENIZER, *_PICKLES))
+        folder = _download(repository, (*_SETTINGS, *_TOKENIZER, *_PICKLES))
     required = {
         "config.json": ("config.json",),
         "model.safetensors or pytorch_model.bin": (*_SAFETENSORS, *_PICKLES),
@@ -69,7 +66,7 @@ def hub_tokenizer(name: str) -> Path:
     Raises:
         HubError: no such repository, or no network and nothing in the cache.
     """
-    return _download(name.removeprefix(PREFIX), None, _TOKENIZER)
+    return _download(name.removeprefix(PREFIX), _TOKENIZER)
 
 
 def has_vocabulary(folder: Path) -> bool:
@@ -81,11 +78,11 @@ def _has_any(folder: Path, patterns: tuple[str, ...]) -> bool:
     return any(next(folder.glob(pattern), None) for pattern in patterns)
 
 
-def _download(repository: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+def _download(repository: str, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import constants, errors, snapshot_download
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+        return Path(snapshot_download(repository, allow_patterns=list(patterns)))
     except (OSError, ValueError, errors.HTTPError) as error:
         if isinstance(error, errors.GatedRepoError):
             reason = "the hub asks you to accept terms first; do so on its page, then log in."
@@ -94,8 +91,6 @@ def _download(repository: str, revision: str | None, patterns: tuple[str, ...]) 
                 "neither a file or folder here nor a public hub repository; correct the name, or log in if "
                 "it is private."
             )
-        elif isinstance(error, errors.RevisionNotFoundError):
-            reason = f"has no revision {revision!r} on the hub."
         elif constants.HF_HUB_OFFLINE:
             reason = (
                 "neither a file or folder here nor in the hub's cache, and HF_HUB_OFFLINE forbids to ask the "

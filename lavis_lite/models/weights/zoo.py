@@ -2,26 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from lavis_lite.common.checkpoint.store import CheckpointError
-from lavis_lite.common.config.layering import model_defaults, with_shared_settings
+from lavis_lite.common.config.layering import model_defaults
+from lavis_lite.common.config.shared_settings import with_shared_settings
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.models.base_model import BaseModel
 from lavis_lite.models.weights.adapters.addresses import Weights, load_address
 
+if TYPE_CHECKING:
+    from lavis_lite.models.blip_models.blip_caption import BlipCaption
+    from lavis_lite.models.blip_models.blip_classification import BlipClassification
+    from lavis_lite.models.blip_models.blip_feature_extractor import BlipFeatureExtractor
+    from lavis_lite.models.blip_models.blip_image_text_matching import BlipITM
+    from lavis_lite.models.blip_models.blip_nlvr import BlipNLVR
+    from lavis_lite.models.blip_models.blip_pretrain import BlipPretrain
+    from lavis_lite.models.blip_models.blip_retrieval import BlipRetrieval
+    from lavis_lite.models.blip_models.blip_vqa import BlipVQA
+
 Processors = dict[str, Any]
+M = TypeVar("M", bound=BaseModel)
+WithProcessors = tuple[M, Processors, Processors]  # a model, its image and its text processors
 SIZE_MARGIN = 200_000_000  # numbers; a model that large may be built whatever the size of its weights
 
 
+# A model's class follows from its name, so that editors and type checkers know its methods.
+@overload
+def load_model(
+    name: Literal["blip_caption"], model_type: str | None, *args: Any, **options: Any
+) -> BlipCaption: ...
+@overload
+def load_model(
+    name: Literal["blip_classification"], model_type: str | None, *args: Any, **options: Any
+) -> BlipClassification: ...
+@overload
+def load_model(
+    name: Literal["blip_feature_extractor"], model_type: str | None, *args: Any, **options: Any
+) -> BlipFeatureExtractor: ...
+@overload
+def load_model(
+    name: Literal["blip_image_text_matching"], model_type: str | None, *args: Any, **options: Any
+) -> BlipITM: ...
+@overload
+def load_model(
+    name: Literal["blip_nlvr"], model_type: str | None, *args: Any, **options: Any
+) -> BlipNLVR: ...
+@overload
+def load_model(
+    name: Literal["blip_pretrain"], model_type: str | None, *args: Any, **options: Any
+) -> BlipPretrain: ...
+@overload
+def load_model(
+    name: Literal["blip_retrieval"], model_type: str | None, *args: Any, **options: Any
+) -> BlipRetrieval: ...
+@overload
+def load_model(name: Literal["blip_vqa"], model_type: str | None, *args: Any, **options: Any) -> BlipVQA: ...
+@overload
 def load_model(
     name: str,
-    model_type: str,
+    model_type: str | None,
+    is_eval: bool = False,
+    device: str | torch.device = "cpu",
+    checkpoint: str | Path | None = None,
+    trust_imports: bool = False,
+    **overrides: Any,
+) -> BaseModel: ...
+def load_model(
+    name: str,
+    model_type: str | None,
     is_eval: bool = False,
     device: str | torch.device = "cpu",
     checkpoint: str | Path | None = None,
@@ -67,15 +122,57 @@ def _processors(section: Mapping[str, Any] | None) -> Processors:
     return processors
 
 
+@overload
+def load_model_and_preprocess(
+    name: Literal["blip_caption"], *args: Any, **options: Any
+) -> WithProcessors[BlipCaption]: ...
+@overload
+def load_model_and_preprocess(
+    name: Literal["blip_classification"], *args: Any, **options: Any
+) -> WithProcessors[BlipClassification]: ...
+@overload
+def load_model_and_preprocess(
+    name: Literal["blip_feature_extractor"], model_type: str | None, *args: Any, **options: Any
+) -> WithProcessors[BlipFeatureExtractor]: ...
+@overload
+def load_model_and_preprocess(
+    name: Literal["blip_image_text_matching"], *args: Any, **options: Any
+) -> WithProcessors[BlipITM]: ...
+@overload
+def load_model_and_preprocess(
+    name: Literal["blip_nlvr"], *args: Any, **options: Any
+) -> WithProcessors[BlipNLVR]: ...
+@overload
+def load_model_and_preprocess(
+    name: Literal["blip_pretrain"], *args: Any, **options: Any
+) -> WithProcessors[BlipPretrain]: ...
+@overload
+def load_model_and_preprocess(
+    name: Literal["blip_retrieval"], *args: Any, **options: Any
+) -> WithProcessors[BlipRetrieval]: ...
+@overload
+def load_model_and_preprocess(
+    name: Literal["blip_vqa"], *args: Any, **options: Any
+) -> WithProcessors[BlipVQA]: ...
+@overload
 def load_model_and_preprocess(
     name: str,
-    model_type: str,
+    model_type: str | None,
     is_eval: bool = False,
     device: str | torch.device = "cpu",
     checkpoint: str | Path | None = None,
     trust_imports: bool = False,
     **overrides: Any,
-) -> tuple[BaseModel, Processors, Processors]:
+) -> WithProcessors[BaseModel]: ...
+def load_model_and_preprocess(
+    name: str,
+    model_type: str | None,
+    is_eval: bool = False,
+    device: str | torch.device = "cpu",
+    checkpoint: str | Path | None = None,
+    trust_imports: bool = False,
+    **overrides: Any,
+) -> WithProcessors[BaseModel]:
     """Return the model, its image processors and its text processors ({"train", "eval"} each).
 
     Arguments and errors are those of `load_model`.
@@ -93,7 +190,7 @@ def load_model_and_preprocess(
 
 def _build(
     name: str,
-    model_type: str,
+    model_type: str | None,
     checkpoint: str | Path | None,
     trust_imports: bool,
     overrides: Mapping[str, Any],
@@ -117,7 +214,7 @@ def _build(
             _refuse_much_larger_model(weights, model_class, settings)
         model = model_class.from_config(settings)
         model.load(weights)
-    return model, with_shared_settings({**config, "model": settings}, model_class)
+    return model, with_shared_settings(config, model_class, model.config)
 
 
 def _refuse_much_larger_model(
@@ -128,14 +225,39 @@ def _refuse_much_larger_model(
     Raises:
         CheckpointError: the settings, which may come from an untrusted folder, describe a larger model.
     """
-    with torch.device("meta"):
-        described = sum(tensor.numel() for tensor in model_class.from_config(settings).state_dict().values())
+    state_dict = build_on_meta(model_class, settings).state_dict()
+    described = sum(tensor.numel() for tensor in state_dict.values())
     stored = sum(tensor.numel() for tensor in weights.checkpoint["model"].values())
     if described > SIZE_MARGIN + 4 * stored:  # momentum copies and heads may be missing in the weights
         raise CheckpointError(
             f"{weights.source}: holds {stored:,} numbers, but the settings beside it describe a model of "
             f"{described:,}."
         )
+
+
+class _SkipInitialization(TorchFunctionMode):
+    """Skip the operations of initialization: on the meta device they are slow and have no effect."""
+
+    FUNCTIONS = frozenset(
+        ("normal_", "uniform_", "trunc_normal_", "erfinv_", "clamp_", "mul_", "add_", "fill_", "zero_")
+    )
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if args and getattr(func, "__name__", "") in self.FUNCTIONS:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def build_on_meta(model_class: type[BaseModel], settings: Mapping[str, Any]) -> BaseModel:
+    """Return a model without memory for its weights, to see their names and shapes."""
+    with torch.device("meta"), _SkipInitialization():
+        return model_class.from_config(settings)
 
 
 class ModelZoo:
