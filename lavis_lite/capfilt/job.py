@@ -36,11 +36,9 @@ sample alone, so how many workers there are, and how often they were killed, cha
 from __future__ import annotations
 
 import io
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -51,7 +49,7 @@ from PIL import Image
 from torch import Tensor
 
 from lavis_lite.capfilt.captioner import Captioner
-from lavis_lite.capfilt.output_reader import STAGES, CapFiltError
+from lavis_lite.capfilt.output_reader import CapFiltError
 from lavis_lite.capfilt.scorers import Scorers
 from lavis_lite.capfilt.selection import Candidate, select
 from lavis_lite.capfilt.settings import CapFiltSettings
@@ -72,30 +70,6 @@ from lavis_lite.datasets.web.shards import IMAGE_MEMBERS
 BATCHES_AHEAD = 2
 
 
-class StageTimes:
-    """Seconds that each stage of a unit took. "wait" is how long the models waited for images."""
-
-    def __init__(self) -> None:
-        self._seconds = dict.fromkeys(STAGES, 0.0)
-        self._started = time.perf_counter()
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def of(self, stage: str) -> Iterator[None]:
-        """Count the time of the block for `stage`."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._seconds[stage] += time.perf_counter() - started
-
-    def record(self, samples: int) -> dict[str, Any]:
-        """Return the content of the unit's file of times."""
-        seconds = time.perf_counter() - self._started
-        return {"samples": samples, "seconds": seconds, "finished": time.time(), **self._seconds}
-
-
 @dataclass
 class ShardResult:
     """The decided samples of a unit, and what was damaged in its input; or why it could not be done."""
@@ -103,15 +77,16 @@ class ShardResult:
     samples: list[Sample] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
     error: str = ""
-    times: StageTimes = field(default_factory=StageTimes)
+    started: float = field(default_factory=time.time)
 
 
 @dataclass
 class DecodedSample:
-    """A sample with its web texts and image tensors: the captioner's, then each scorer's."""
+    """A sample with its texts, their sources, and its image tensors: the captioner's, then each scorer's."""
 
     sample: Sample
     texts: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
     images: list[Tensor | None] = field(default_factory=list)
 
 
@@ -148,14 +123,16 @@ class Job:
         """
         folder, output = self.output, self.output.resolve()
         for inside in (path.resolve() for path in self.input.folders):
-            if output == inside:
-                raise CapFiltError(f"{folder}: is the input folder. Choose another output folder.")
-            if output.is_relative_to(inside):
-                raise CapFiltError(f"{folder}: lies in the input folder {inside}. Choose one outside it.")
-            if inside.is_relative_to(output):
-                raise CapFiltError(
-                    f"{folder}: contains the input folder {inside}. Choose another output folder."
-                )
+            relations = {
+                "is": output == inside,
+                "lies in": output.is_relative_to(inside),
+                "contains": inside.is_relative_to(output),
+            }
+            for relation, holds in relations.items():
+                if holds:
+                    raise CapFiltError(
+                        f"{folder}: {relation} the input folder {inside}. Choose another output folder."
+                    )
         for unit in self.input.units:
             if Path(unit.source).is_relative_to(output):
                 raise CapFiltError(
@@ -167,8 +144,8 @@ class Job:
         result = ShardResult()
         reader = ThreadPoolExecutor(1, thread_name_prefix="capfilt-read")
         try:
-            for batch in _ahead(self._batches(unit, result), reader, result.times):
-                result.samples += self._score(batch, result.times)
+            for batch in _ahead(self._batches(unit, result), reader):
+                result.samples += self._score(batch)
         finally:
             # Do not wait for what is being read ahead, perhaps from a slow server.
             reader.shutdown(wait=False, cancel_futures=True)
@@ -181,26 +158,19 @@ class Job:
         return result
 
     def _batches(self, unit: Unit, result: ShardResult) -> Iterator[list[DecodedSample]]:
-        samples = unit.read(result.damage.append)
+        samples = unit.read(result.damage)
         workers = max(1, self.settings.num_workers)
         with ThreadPoolExecutor(workers, thread_name_prefix="capfilt-decode") as decoders:
-            while True:
-                with result.times.of("read"):
-                    batch = [
-                        replace(sample, about={**sample.about, "capfilt_shard": unit.name})
-                        for sample in islice(samples, self.settings.batch_size)
-                    ]
-                if not batch:
-                    return
-                yield list(decoders.map(lambda sample: self._decode(sample, result.times), batch))
+            while batch := list(islice(samples, self.settings.batch_size)):
+                batch = [replace(s, about={**s.about, "capfilt_shard": unit.name}) for s in batch]
+                yield list(decoders.map(self._decode, batch))
 
-    def _decode(self, sample: Sample, times: StageTimes) -> DecodedSample:
+    def _decode(self, sample: Sample) -> DecodedSample:
         """Return a sample with texts and image tensors; or with the reason why it cannot be used."""
         if sample.failure:
             return DecodedSample(sample)
         try:
-            with times.of("decode"):
-                return self._decode_usable(sample)
+            return self._decode_usable(sample)
         except SampleError as error:
             failure = str(error)
         except ImageError as error:
@@ -223,49 +193,38 @@ class Job:
         image = open_image(io.BytesIO(content), name=sample.key)
         if min(image.size) < self.settings.min_image_size:
             raise SampleError(f"too small: {image.width} x {image.height} pixels")
-        return DecodedSample(sample, texts, [self.captioner.prepare(image), *self.scorers.prepare(image)])
+        images = [self.captioner.prepare(image), *self.scorers.prepare(image)]
+        return DecodedSample(sample, texts, ["web"] * len(texts), images)
 
-    def _score(self, batch: Sequence[DecodedSample], times: StageTimes) -> list[Sample]:
+    def _score(self, batch: Sequence[DecodedSample]) -> list[Sample]:
         """Return the samples of a batch with web and synthetic texts, each scored."""
         usable = [decoded for decoded in batch if not decoded.sample.failure]
-        if not usable:
-            return [decoded.sample for decoded in batch]
-        keys = [decoded.sample.key for decoded in usable]
-        captioner_images, *scorer_images = (
-            None if images[0] is None else torch.stack(images)
-            for images in zip(*(decoded.images for decoded in usable), strict=True)
-        )
-        with times.of("caption"):
+        if usable:
+            keys = [decoded.sample.key for decoded in usable]
+            captioner_images, *scorer_images = (
+                None if images[0] is None else torch.stack(images)
+                for images in zip(*(decoded.images for decoded in usable), strict=True)
+            )
             seeds = [key_seed("caption", self.settings.seed, key) for key in keys]
             captions = self.captioner.caption(captioner_images, seeds)
-        texts = [[*decoded.texts, *own] for decoded, own in zip(usable, captions, strict=True)]
-        sources = [
-            ["web"] * len(decoded.texts) + ["synthetic"] * len(own)
-            for decoded, own in zip(usable, captions, strict=True)
-        ]
-        with times.of("score"):
+            for decoded, synthetic in zip(usable, captions, strict=True):
+                decoded.texts += synthetic
+                decoded.sources += ["synthetic"] * len(synthetic)
+            texts = [decoded.texts for decoded in usable]
+            sources = [decoded.sources for decoded in usable]
             scores = self.scorers.score(keys, texts, sources, scorer_images)
-        candidates = iter(
-            [Candidate(*text) for text in zip(*own, strict=True)]
-            for own in zip(texts, sources, scores, strict=True)
-        )
-        return [
-            decoded.sample if decoded.sample.failure else replace(decoded.sample, candidates=next(candidates))
-            for decoded in batch
-        ]
+            for decoded, by_name in zip(usable, scores, strict=True):
+                scored = zip(decoded.texts, decoded.sources, by_name, strict=True)
+                candidates = [Candidate(text, source, values) for text, source, values in scored]
+                decoded.sample = replace(decoded.sample, candidates=candidates)
+        return [decoded.sample for decoded in batch]
 
 
 def _ahead(
-    batches: Iterator[list[DecodedSample]], reader: ThreadPoolExecutor, times: StageTimes
+    batches: Iterator[list[DecodedSample]], reader: ThreadPoolExecutor
 ) -> Iterator[list[DecodedSample]]:
     """Yield `batches` while `reader` reads the next ones."""
-    waiting: list[Future[list[DecodedSample] | None]] = [
-        reader.submit(next, batches, None) for _ in range(BATCHES_AHEAD)
-    ]
-    while True:
-        with times.of("wait"):
-            batch = waiting.pop(0).result()
-        if batch is None:
-            return
+    waiting = [reader.submit(next, batches, None) for _ in range(BATCHES_AHEAD)]
+    while (batch := waiting.pop(0).result()) is not None:
         waiting.append(reader.submit(next, batches, None))
         yield batch

@@ -4,7 +4,7 @@
 ``settings.json``               what the folder was begun with: settings, models, text key, shards
 ``shards/NAME.tar``             samples that keep a text: image bytes unchanged, ``json``, ``txt``
 ``scores/NAME.parquet``         every text of every sample, with its scores and the decision
-``times/NAME.json``             seconds of each stage
+``times/NAME.json``             how long the unit took
 ``done/NAME.json``              the marker of a finished unit: counts, digests of the files above
 ``failed/NAME.txt``             the error of a unit that was set aside
 ``shards/index.json``           of all units, once all are done: samples of each tar,
@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from lavis_lite.common.files import FileError, first_line, read_json
 from lavis_lite.common.media.images import IMAGE_SUFFIXES
 
 SETTINGS_FILE = "settings.json"
-STAGES = ("read", "decode", "wait", "caption", "score", "write")
 # Columns of a table beside the scores; a row without a source is a failed sample.
 TEXT_COLUMNS = ("shard", "key", "url", "source", "text", "kept", "reason")
 
@@ -124,21 +124,14 @@ class OutputReader:
         files = sorted((self.folder / "failed").glob("*.txt"))
         return {file.stem: file.read_text(encoding="utf-8", errors="replace").strip() for file in files}
 
-    def time_records(self) -> list[dict[str, Any]]:
-        """Return the times of all units that have them."""
-        files = sorted((self.folder / "times").glob("*.json"))
-        records = (self.time_record(file.stem) for file in files)
-        return [record for record in records if record is not None]
-
-    def time_record(self, name: str) -> dict[str, Any] | None:
-        """Return the times of a unit; None if the file is missing or damaged."""
-        try:
-            record = read_json(self.times(name))
-        except FileError:
-            return None
-        numbers = ("samples", "seconds", "finished", *STAGES)
-        is_record = isinstance(record, dict) and all(isinstance(record.get(n), int | float) for n in numbers)
-        return record if is_record else None
+    def time_records(self) -> list[dict[str, float]]:
+        """Return "samples", "seconds" and "finished" of each unit, without missing and damaged ones."""
+        records = []
+        for file in sorted((self.folder / "times").glob("*.json")):
+            with suppress(FileError, KeyError, TypeError, ValueError):
+                record = read_json(file)
+                records.append({key: float(record[key]) for key in ("samples", "seconds", "finished")})
+        return records
 
     def rows(self, name: str) -> list[Row]:
         """Return the table of a unit: a row for each text, and one for each failed sample.

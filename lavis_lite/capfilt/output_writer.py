@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import tarfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -143,7 +144,7 @@ class OutputWriter(OutputReader):
                 return f"{file} has {size} bytes in place of {facts['bytes']}"
             if (self.verify or size <= SMALL_BYTES) and _size_and_digest(file) != facts:
                 return f"{file} is damaged"
-        return "" if self.time_record(name) else f"{self.times(name)} is missing or damaged"
+        return ""
 
     def claim(self, name: str) -> FileLock | None:
         """Return the lock of a unit that is to be done; None if it is done or another process has it."""
@@ -173,10 +174,11 @@ class OutputWriter(OutputReader):
         failed = [sample for sample in samples if sample.failure]
         each_text = self.identity.get("settings", {}).get("sample_per") == "text"
         written = [part for sample in kept for part in _of_each_text(sample)] if each_text else kept
-        with result.times.of("write"):
-            _write_tar(written, self.tar(name))
-            write_table(samples, score_names, self.table(name))
-        write_json(result.times.record(len(samples)), self.times(name))
+        _write_tar(written, self.tar(name))
+        write_table(samples, score_names, self.table(name))
+        finished = time.time()
+        times = {"samples": len(samples), "seconds": finished - result.started, "finished": finished}
+        write_json(times, self.times(name))
         kinds = Counter(printable(sample.failure.partition(": ")[0]) for sample in failed)
         marker = {
             "samples": len(samples),
@@ -223,29 +225,24 @@ class OutputWriter(OutputReader):
         try:
             with FileLock(self.folder / ".finish.lock"):
                 markers = self.markers()
-                damaged = [name for name in markers if self._withdraw_if_damaged(name, markers[name])]
+                damaged = [name for name in markers if not self._has_table(name, markers[name])]
+                for name in damaged:
+                    logger.warning("%s is damaged; the unit is done again.", self.table(name))
+                    self.marker_file(name).unlink(missing_ok=True)
+                    self._whole.discard(name)
                 if not damaged:
-                    self._write_merged(markers)
+                    index = [
+                        {"name": f"{name}.tar", "samples": m["written"], "bytes": m["tar"]["bytes"]}
+                        for name, m in markers.items()
+                    ]
+                    write_json({"shards": index}, self.index_file)
+                    merge_tables([self.table(name) for name in markers], self.table_file, self.pairs_file)
         except OSError as error:
             raise self.cannot_write(error) from error
         return damaged
 
-    def _withdraw_if_damaged(self, name: str, marker: Mapping[str, Any]) -> bool:
-        table = self.table(name)
-        if table.is_file() and _size_and_digest(table) == marker["table"]:
-            return False
-        logger.warning("%s is damaged; the unit is done again.", table)
-        self.marker_file(name).unlink(missing_ok=True)
-        self._whole.discard(name)
-        return True
-
-    def _write_merged(self, markers: Mapping[str, Mapping[str, Any]]) -> None:
-        index = [
-            {"name": f"{name}.tar", "samples": marker["written"], "bytes": marker["tar"]["bytes"]}
-            for name, marker in markers.items()
-        ]
-        write_json({"shards": index}, self.index_file)
-        merge_tables([self.table(name) for name in markers], self.table_file, self.pairs_file)
+    def _has_table(self, name: str, marker: Mapping[str, Any]) -> bool:
+        return self.table(name).is_file() and _size_and_digest(self.table(name)) == marker["table"]
 
     def cannot_write(self, error: OSError) -> CapFiltError:
         """Return the error of a run that cannot write, as on a full disk."""

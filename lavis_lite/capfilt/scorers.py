@@ -333,9 +333,9 @@ def load_model(name: str, model_type: str, checkpoint: str | None, device: torch
     from lavis_lite.common.run_folder import RunFolder
 
     run = RunFolder.at(checkpoint) if checkpoint else None
-    arch = run.arch() if run is not None else (name, model_type)
+    arch, arch_type = run.arch() if run is not None else (name, model_type)
     model, image_processors, _ = load_model_and_preprocess(
-        *arch, is_eval=True, device=device, checkpoint=checkpoint
+        arch, arch_type, is_eval=True, device=device, checkpoint=checkpoint
     )
     return model, image_processors["eval"]
 

@@ -55,21 +55,18 @@ class SelectionSettings:
 
     def check(self) -> list[tuple[str, str]]:
         """Return (key, error) for each invalid value."""
-        errors = []
-        if not math.isfinite(self.threshold):
-            errors.append(("threshold", f"must be a finite number, found {self.threshold!r}."))
-        if not 0 < self.fraction <= 1:
-            errors.append(("fraction", f"must lie in (0, 1], found {self.fraction!r}."))
-        if not 1 <= self.min_words <= self.max_words:
-            errors.append(("min_words", "1 <= min_words <= max_words must hold."))
-        if not 0 < self.keep_matching < 1:
-            errors.append(("keep_matching", f"must lie between 0 and 1, found {self.keep_matching!r}."))
+        best, near = self.best_synthetic, self.near_repeats
+        rules = [
+            ("threshold", math.isfinite(self.threshold), "must be a finite number"),
+            ("fraction", 0 < self.fraction <= 1, "must lie in (0, 1]"),
+            ("min_words", 1 <= self.min_words <= self.max_words, "must lie between 1 and max_words"),
+            ("keep_matching", 0 < self.keep_matching < 1, "must lie between 0 and 1"),
+            ("near_repeats", near is None or 0 < near <= 1, "must lie in (0, 1]"),
+            ("best_synthetic", best is None or best >= 1, "must be at least 1, or left out to keep all"),
+        ]
+        errors = [(key, f"{text}, found {getattr(self, key)!r}.") for key, holds, text in rules if not holds]
         if self.reference is not None and self.rule in ("best", "fraction"):
             errors.append(("reference", f"sets a threshold, which rule {self.rule!r} does not use."))
-        if self.near_repeats is not None and not 0 < self.near_repeats <= 1:
-            errors.append(("near_repeats", f"must lie in (0, 1], found {self.near_repeats!r}."))
-        if self.best_synthetic is not None and self.best_synthetic < 1:
-            errors.append(("best_synthetic", "must be at least 1; leave it out to keep all."))
         for pattern in self.drop_patterns:
             try:
                 re.compile(pattern)

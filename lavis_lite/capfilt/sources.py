@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,6 @@ from lavis_lite.datasets.web.shards import IMAGE_MEMBERS, Shard, raw_samples
 from lavis_lite.datasets.web.texts import TextError, decode, read_fields
 
 logger = logging.getLogger(__name__)
-
-OnDamage = Callable[[str], None]
 
 MAX_UNIT_BYTES = 4 << 30  # a unit is in memory as a whole
 _SPARE_LEVELS = 100  # of nesting, which later readers of a json may need on their stack
@@ -63,12 +62,12 @@ class Unit:
 
     Attributes:
         name: of its files in the output.
-        read: yields its samples; calls its argument with each damage and each loss.
+        read: yields its samples; appends damaged and unused parts to its argument.
         source: its path or address, the same from every working directory.
     """
 
     name: str
-    read: Callable[[OnDamage], Iterator[Sample]]
+    read: Callable[[list[str]], Iterator[Sample]]
     source: str
 
 
@@ -95,33 +94,24 @@ def from_shards(shards: Sequence[Shard], text_key: str = "txt", folders: Sequenc
             logger.warning("%s: is listed twice (also as %s) and read once.", shard.name, first.name)
     names = unit_names([shard.name for shard in by_source.values()])
     units = [
-        Unit(name, _tar_reader(shard), source)
+        Unit(name, partial(_read_tar, shard), source)
         for name, (source, shard) in zip(names, by_source.items(), strict=True)
     ]
     return Input(units, text_key, folders)
 
 
-def _tar_reader(shard: Shard) -> Callable[[OnDamage], Iterator[Sample]]:
-    def read(on_damage: OnDamage) -> Iterator[Sample]:
-        damage: list[str] = []
-
-        def note(text: str) -> None:
-            damage.append(text)
-            on_damage(text)
-
-        count = 0
-        for raw in raw_samples(shard, note, whole_or_error=True):
-            members = {key: value for key, value in raw.items() if not key.startswith("__")}
-            yield _tar_sample(raw["__key__"], members)
-            count += 1
-        if not count and damage:
-            raise CapFiltError(f"no sample can be read: {damage[0]}")
-        if not count:
-            on_damage(f"{shard.name}: holds no samples")
-        if shard.samples not in (None, count):
-            on_damage(f"{shard.name}: holds {count} samples, its index says {shard.samples}")
-
-    return read
+def _read_tar(shard: Shard, damage: list[str]) -> Iterator[Sample]:
+    count = 0
+    for raw in raw_samples(shard, damage.append, whole_or_error=True):
+        members = {key: value for key, value in raw.items() if not key.startswith("__")}
+        yield _tar_sample(raw["__key__"], members)
+        count += 1
+    if not count and damage:
+        raise CapFiltError(f"no sample can be read: {damage[0]}")
+    if not count:
+        damage.append(f"{shard.name}: holds no samples")
+    if shard.samples not in (None, count):
+        damage.append(f"{shard.name}: holds {count} samples, its index says {shard.samples}")
 
 
 def _tar_sample(key: str, members: Mapping[str, bytes]) -> Sample:
@@ -204,26 +194,21 @@ def _file_units(
         listed = "\n".join(f"{about['image']}\t{about['caption']!r}" for about in abouts)
         digest = digest_of(listed.encode("utf-8", "surrogatepass"), size=6)
         source = f"{canonical_source(str(root))} images {numbers.start} to {numbers.stop - 1} ({digest})"
-        yield Unit(f"{index:0{digits}d}", _file_reader(numbers, file_of), source)
+        yield Unit(f"{index:0{digits}d}", partial(_read_files, numbers, file_of), source)
 
 
-def _file_reader(
-    numbers: range, file_of: Callable[[int], _ImageFile]
-) -> Callable[[OnDamage], Iterator[Sample]]:
-    def read(on_damage: OnDamage) -> Iterator[Sample]:
-        total = 0
-        for number in numbers:
-            file = file_of(number)
-            sample = _file_sample(f"{number:09d}", file)
-            total += sum(map(len, sample.members.values()))
-            if total > MAX_UNIT_BYTES:
-                raise CapFiltError(
-                    f"{file.path}: a unit of {len(numbers)} images takes more than {MAX_UNIT_BYTES >> 30} "
-                    "GiB of memory. Set a smaller shard_size."
-                )
-            yield sample
-
-    return read
+def _read_files(numbers: range, file_of: Callable[[int], _ImageFile], damage: list[str]) -> Iterator[Sample]:
+    total = 0
+    for number in numbers:
+        file = file_of(number)
+        sample = _file_sample(f"{number:09d}", file)
+        total += sum(map(len, sample.members.values()))
+        if total > MAX_UNIT_BYTES:
+            raise CapFiltError(
+                f"{file.path}: a unit of {len(numbers)} images takes more than {MAX_UNIT_BYTES >> 30} "
+                "GiB of memory. Set a smaller shard_size."
+            )
+        yield sample
 
 
 def _file_sample(key: str, file: _ImageFile) -> Sample:

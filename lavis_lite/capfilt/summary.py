@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lavis_lite.capfilt.output_reader import STAGES, OutputReader
+from lavis_lite.capfilt.output_reader import OutputReader
 
 # A usable result keeps more than this share of its samples, and most of its input can be read.
 LEAST_SHARE_KEPT = 0.01
@@ -89,7 +89,7 @@ def status_lines(output: OutputReader, failed: Sequence[str] = ()) -> list[str]:
     if totals.reasons:
         reasons = ", ".join(f"{count} {reason}" for reason, count in totals.reasons.most_common())
         lines.append(f"failed samples: {reasons}")
-    lines += _speed_lines(output.time_records(), len(begun_with["shards"]))
+    lines += _speed_lines(output.time_records(), totals.units, len(begun_with["shards"]))
     lines += [f"WARNING: {warning}" for warning in warnings_about(totals, begun_with)]
     for name in failed:
         error = failures.get(name, "see the log")
@@ -142,23 +142,20 @@ def _share(count: int, total: int) -> str:
     return f" ({count / total:.1%})" if count and total else ""
 
 
-def _speed_lines(records: Sequence[Mapping[str, Any]], units: int) -> list[str]:
-    """Return how fast the units were done, where the time went, and how long the others will take."""
-    samples = sum(record["samples"] for record in records)
+def _speed_lines(records: Sequence[Mapping[str, float]], done: int, units: int) -> list[str]:
+    """Return how fast the units were done, and how long the others will take."""
+    samples = round(sum(record["samples"] for record in records))
     busy = sum(record["seconds"] for record in records)
     if not samples or not busy:
         return ["no image done yet"]
     elapsed = max(r["finished"] for r in records) - min(r["finished"] - r["seconds"] for r in records)
-    shares = ", ".join(f"{stage} {sum(r[stage] for r in records) / busy:.0%}" for stage in STAGES)
     lines = [
         f"{samples / busy:.1f} images a second and worker; {samples} in {elapsed:.0f} s, "
-        f"{samples / max(elapsed, 1e-9):.1f} a second",
-        f"time of a worker: {shares} (read and decode run beside the models)",
+        f"{samples / max(elapsed, 1e-9):.1f} a second"
     ]
-    left = units - len(records)
-    if left > 0:
-        duration = _duration(left * elapsed / len(records))
-        lines.append(f"{left} of {units} units to do: about {duration}")
+    if done < units:
+        duration = _duration((units - done) * elapsed / len(records))
+        lines.append(f"{units - done} of {units} units to do: about {duration}")
     return lines
 
 

@@ -90,9 +90,9 @@ def exit_on_signals(note: str = "", at_once: bool = False) -> Iterator[None]:
     finally:
         restore_handlers(before)
         if at_once and code:
-            _say(f"stopped by {signal.Signals(code - 128).name}{note}.")
             sys.stdout.flush()
             sys.stderr.flush()
+            _say(f"stopped by {signal.Signals(code - 128).name}{note}.")
             os._exit(code)
 
 

@@ -165,7 +165,7 @@ def test_members_that_would_leave_their_folder_get_safe_names(tmp_path):
     ]
     keys += ["twice", "v1.2"]
 
-    def read(on_damage):
+    def read(damage):
         for number, key in enumerate(keys):
             yield Sample(key, {"jpg": jpeg(number), "txt": f"text {number}".encode()}, {})
 

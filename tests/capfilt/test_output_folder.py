@@ -19,7 +19,7 @@ from lavis_lite.capfilt.summary import status_lines
 from lavis_lite.capfilt.workers import open_output
 from lavis_lite.datasets.web.shards import list_shards
 
-MADE = ("shards/shard-001.tar", "scores/shard-001.parquet", "done/shard-001.json", "times/shard-001.json")
+MADE = ("shards/shard-001.tar", "scores/shard-001.parquet", "done/shard-001.json")
 WHOLE = ("kept.json", "scores.parquet", "shards/index.json", "settings.json")
 
 
@@ -53,6 +53,16 @@ def test_the_same_command_repairs_a_damaged_file(damage, name, done, crawl):
     _, failed = clean(crawl, done)
     assert not failed and contents(done) == before
     assert file.stat().st_size
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b'["a", "list"]', b'{"samples": null}'])
+def test_a_unit_without_its_times_is_done_all_the_same(content, done, crawl):
+    before = {file: file.stat().st_mtime_ns for file in done.glob("done/*.json")}
+    file = done / "times" / "shard-001.json"
+    file.unlink() if content is None else file.write_bytes(content)
+    clean(crawl, done)
+    assert {file: file.stat().st_mtime_ns for file in done.glob("done/*.json")} == before
+    assert any("images a second and worker; 7 in" in line for line in status_lines(OutputReader(done)))
 
 
 def test_only_the_unit_whose_file_is_damaged_is_done_again(done, crawl, caplog):

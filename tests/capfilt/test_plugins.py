@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from cleaning import job_of
-from conftest import TINY_SIZES
+from conftest import SHAPES, TINY_SIZES
 from processes import REPOSITORY, run
 from pyarrow import Table, parquet
 from shards import jpeg, write_shards
@@ -117,7 +117,9 @@ def test_clip_scores_as_transformers_does(crawl, clip_folder, tmp_path):
     from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizerFast
 
     rows = clean(crawl, tmp_path / "out", scorers={"clip": {"checkpoint": str(clip_folder)}}, rule="clip")
-    raw = next(crawl.units[0].read(pytest.fail))
+    damage: list[str] = []
+    raw = next(crawl.units[0].read(damage))
+    assert not damage
     (tmp_path / "first.jpg").write_bytes(raw.members["jpg"])
     pixels = CLIPImageProcessor.from_pretrained(clip_folder)(
         images=Image.open(tmp_path / "first.jpg"), return_tensors="pt"
@@ -197,7 +199,7 @@ def test_the_task_cleans_a_registered_data_set_on_two_ranks(shapes_folder, tmp_p
             "report": False,
             "output_dir": str(tmp_path / "run"),
         },
-        "imports": [str(Path(__file__))],
+        "imports": [str(Path(__file__)), SHAPES],
     }
     assert weights.is_file()
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(sections))
@@ -241,3 +243,14 @@ def test_a_shard_that_fails_again_and_again_is_set_aside_and_the_rest_goes_on(cr
     note = output.folder / "failed" / f"{failed[0]}.txt"
     assert note.read_text() == "RuntimeError: out of luck\n"
     assert not (output.folder / "kept.json").exists()
+
+
+def test_the_old_name_of_a_score_request_is_accepted_with_one_line(caplog):
+    from lavis_lite.capfilt import scorers
+
+    assert scorers.Asked is ScoreRequest
+    assert [record.getMessage() for record in caplog.records] == [
+        "lavis_lite.capfilt.scorers.Asked is now called ScoreRequest."
+    ]
+    with pytest.raises(AttributeError, match="no attribute 'Askd'"):
+        _ = scorers.Askd

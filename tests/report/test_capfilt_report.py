@@ -45,7 +45,7 @@ def test_the_page_shows_counts_scores_truth_and_every_sample_with_its_picture(pa
     for said in ("a red circle", "dropped", "own 0.100", "own 0.1000 below 0.5000", "0.950", "Nothing kept"):
         assert said in text, said
     assert text.count("data:image/jpeg;base64,") >= 4
-    assert "not at hand" not in text
+    assert "picture not available" not in text
 
 
 def test_texts_reach_the_page_escaped(page):

@@ -1,4 +1,4 @@
-"""config.yaml of a run: written resolved, and read back as plain data, whoever wrote it."""
+"""config.yaml of a run: written with everything resolved, read as plain data, as it may be untrusted."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def write_saved_config(sections: Mapping[str, Any], path: Path) -> None:
 
 
 def read_saved_config(path: Path) -> dict[str, Any]:
-    """Return the config of a run as plain values; ``${...}`` in it is text, never looked up.
+    """Return the config of a run as plain values; ``${...}`` in it is not resolved.
 
     Raises:
         ConfigError: missing, damaged, too large, or not the sections of a config.
@@ -131,4 +131,7 @@ def is_saved_config(path: Path) -> bool:
 
 def _relative_to(home: Path, name: str) -> str:
     path = Path(name)
-    return str(path.relative_to(home)) if path.is_absolute() and path.is_relative_to(home) else name
+    if not (path.is_absolute() and path.is_relative_to(home)):
+        return name
+    relative = str(path.relative_to(home))
+    return relative if name.endswith(".py") else f"./{relative}"  # a slash makes it a path

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+HANDLER_NAME = "lavis_lite"
 RUN_LOG_FILE = "run.log"
 
 
@@ -19,7 +20,7 @@ def setup_logging(rank: int = 0, folder: Path | None = None) -> None:
     A second call replaces the first.
     """
     root = logging.getLogger()
-    for handler in [h for h in root.handlers if isinstance(h.formatter, _LevelFormatter)]:
+    for handler in [handler for handler in root.handlers if handler.name == HANDLER_NAME]:
         root.removeHandler(handler)
         handler.close()
     logging.getLogger("lavis_lite").setLevel(logging.INFO if rank == 0 else logging.WARNING)
@@ -33,6 +34,7 @@ def setup_logging(rank: int = 0, folder: Path | None = None) -> None:
 
 def _add(root: logging.Logger, handler: logging.Handler, formatter: logging.Formatter) -> None:
     handler.setFormatter(formatter)
+    handler.name = HANDLER_NAME  # a second call replaces the handlers of the first
     root.addHandler(handler)
 
 
