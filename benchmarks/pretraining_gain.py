@@ -1,6 +1,6 @@
 """Finetune from the pretrained drawn model and from scratch, at equal steps, over several seeds.
 
-``bash run_scripts/blip/train/pretrain_shapes.sh`` comes before. Runs that are there are not run again,
+``bash run_scripts/run.sh pretrain_shapes`` comes before. Runs that are there are not run again,
 and one that was killed goes on.
 """
 

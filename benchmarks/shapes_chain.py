@@ -17,14 +17,15 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = (
-    "train/pretrain_shapes",
-    "train/retrieval_shapes",
-    "train/caption_shapes",
-    "train/vqa_shapes",
-    "train/nlvr_shapes",
-    "train/classification_shapes",
-    "eval/eval_video_shapes",
+RECIPES = (
+    "pretrain_shapes",
+    "retrieval_shapes",
+    "caption_shapes_ft",
+    "vqa_shapes",
+    "nlvr_shapes",
+    "classification_shapes",
+    "video_retrieval_shapes",
+    "video_qa_shapes",
 )
 # run folder, metric, what it must reach, what chance would give
 GOALS = (
@@ -41,18 +42,18 @@ GOALS = (
 
 
 def run_all() -> None:
-    """Run the scripts in order, on 2 processes of one thread each."""
+    """Run the recipes in order, on 2 processes of one thread each."""
     environment = {"NPROC": "2", "OMP_NUM_THREADS": "1", **os.environ}
-    for script in SCRIPTS:
+    for recipe in RECIPES:
         started = time.monotonic()
         subprocess.run(
-            ["bash", f"run_scripts/blip/{script}.sh"],
+            ["bash", "run_scripts/run.sh", recipe],
             cwd=ROOT,
             env=environment,
             check=True,
             stdout=sys.stderr,
         )
-        print(f"{script}: {(time.monotonic() - started) / 60:.1f} min", flush=True)
+        print(f"{recipe}: {(time.monotonic() - started) / 60:.1f} min", flush=True)
 
 
 def check() -> bool:

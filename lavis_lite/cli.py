@@ -15,10 +15,7 @@ from lavis_lite.commands.arguments import Parser, add_code_arguments
 from lavis_lite.common.signals import StoppedError, end_with_launcher, exit_on_signals
 
 # Modules of lavis_lite.commands that each add their own parser; quick to import.
-COMMANDS = (
-    *("caption", "report", "models", "convert", "search", "datasets", "download", "shards", "capfilt"),
-    "bootstrap",
-)
+COMMANDS = ("caption", "report", "models", "convert", "search", "datasets", "download", "shards", "capfilt")
 DEBUG_VARIABLE = "LAVIS_LITE_DEBUG"
 
 

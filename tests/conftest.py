@@ -29,6 +29,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 collect_ignore = ["fixtures"]
 
 REPOSITORY = Path(__file__).parent.parent
+PROJECTS = str(REPOSITORY / "projects")
+SHAPES = str(REPOSITORY / "projects" / "shapes")  # as `imports` and --import name it
 
 TINY_SIZES: dict[str, Any] = {
     "vit_type": {"embed_dim": 32, "depth": 2, "num_heads": 4, "patch_size": 16},
@@ -61,6 +63,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config)
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def drawn_data_sets() -> None:
+    """Register the data sets of projects/shapes, as a run file's `imports` does."""
+    import shapes  # noqa: F401
+
+
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
     """Take back what a test registers, so that the next test meets the library's own parts alone."""
@@ -78,9 +86,10 @@ def registered() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shapes_folder(cache: Path) -> Path:
     """Forty drawn images to train on, ten to validate, ten to test."""
-    from lavis_lite.datasets.shapes.write import write_shapes_caption
+    from shapes.write_caption import CaptionSettings
 
-    return write_shapes_caption(cache / "small_shapes", seed=7, train=40, val=10, test=10, image_size=32)
+    settings = CaptionSettings(seed=7, train_images=40, val_images=10, test_images=10, drawn_size=32)
+    return settings.draw(cache / "small_shapes")
 
 
 @pytest.fixture
@@ -126,6 +135,7 @@ class RunFile:
         self.folder = folder
         self.output = folder / "run"
         self.sections: dict[str, Any] = {
+            "imports": [SHAPES],
             "model": {"arch": "blip_caption", "model_type": "tiny", **TINY_SIZES},
             "datasets": {
                 "shapes_caption": {

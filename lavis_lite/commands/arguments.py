@@ -99,8 +99,8 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_code_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--import`` and ``--trust-imports``, for commands that open a run folder."""
+def add_import_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--import``."""
     parser.add_argument(
         "--import",
         dest="imports",
@@ -108,8 +108,13 @@ def add_code_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         action="extend",
         metavar="MODULE",
-        help="your own modules: dotted names or .py files",
+        help="your own modules: dotted names, .py files, or folders with an __init__.py as ./folder",
     )
+
+
+def add_code_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--import`` and ``--trust-imports``, for commands that open a run folder."""
+    add_import_argument(parser)
     parser.add_argument(
         "--trust-imports",
         action="store_true",

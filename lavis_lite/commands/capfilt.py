@@ -28,11 +28,11 @@ Settings = TypeVar("Settings", bound="SelectionSettings")
 
 
 def add_parser(commands: Any) -> None:
-    """Add ``lavis-lite capfilt run``, ``refilter``, ``status``, ``report`` and ``judge``."""
+    """Add ``lavis-lite capfilt run``, ``refilter``, ``status`` and ``report``."""
     parser = commands.add_parser(
         "capfilt", help="caption and filter a crawl, or any images with texts", allow_abbrev=False
     )
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="run|refilter|status|report|judge")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="run|refilter|status|report")
     run = kinds.add_parser("run", help="caption and filter; the same command continues", allow_abbrev=False)
     run.add_argument(
         "shards",
@@ -68,13 +68,11 @@ def add_parser(commands: Any) -> None:
         command.add_argument(
             "--options", nargs="+", default=[], metavar="KEY=VALUE", help="rule=itc threshold=0.3 ..."
         )
-    judge = kinds.add_parser("judge", help="compare with the truth of shapes_web", allow_abbrev=False)
-    judge.add_argument("folder", help="output folder of a run")
-    judge.add_argument("--truth", required=True, help="folder of the drawn shards")
-    judge.set_defaults(execute=_execute_judge)
     report = kinds.add_parser("report", help="write one page to look at", allow_abbrev=False)
     report.add_argument("folder", help="output folder of a run")
-    report.add_argument("--truth", help="folder of the drawn shards, to compare with")
+    report.add_argument(
+        "--figures", metavar="JSON", help="how good the filter is, to show: {source: {name: number}}"
+    )
     report.set_defaults(execute=_execute_report)
     status = kinds.add_parser("status", help="print what is done", allow_abbrev=False)
     status.add_argument("folder", help="output folder of a run")
@@ -171,36 +169,15 @@ def _execute_refilter(options: argparse.Namespace) -> int:
     return 0
 
 
-def _execute_judge(options: argparse.Namespace) -> int:
-    figures = _judged(options)
-    names = list(next(iter(figures.values()), {}))
-    width = max(map(len, names), default=0)
-    print(f"{'':<{width}}  " + "  ".join(f"{source:>9}" for source in figures))
-    for name in names:
-        print(f"{name:<{width}}  " + "  ".join(f"{own[name]:9.3f}" for own in figures.values()))
-    return 0
-
-
-def _judged(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Return precision, recall and the like of each source of texts."""
-    from lavis_lite.capfilt.output_reader import OutputReader
-    from lavis_lite.datasets.shapes.judge import judge
-    from lavis_lite.datasets.shapes.write_web import read_truth
-
-    output = OutputReader(options.folder)
-    output.settings()  # refuses other folders
-    truth = read_truth(Path(options.truth).expanduser())
-    return judge([row for name in output.markers() for row in output.rows(name)], truth)
-
-
 def _execute_report(options: argparse.Namespace) -> int:
     from lavis_lite.capfilt.output_reader import OutputReader
     from lavis_lite.capfilt.summary import totals_of, warnings_about
+    from lavis_lite.common.files import read_json
     from lavis_lite.report.capfilt_report import write_capfilt_report
 
     output = OutputReader(options.folder)
     warnings = warnings_about(totals_of(output.markers().values()), output.settings())
-    figures = _judged(options) if options.truth else None
+    figures = read_json(Path(options.figures).expanduser()) if options.figures else None
     print(write_capfilt_report(output, figures, warnings))
     return 0
 

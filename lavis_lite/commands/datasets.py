@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lavis_lite.datasets.annotations.parquet_files import StoredImage
 
-from lavis_lite.commands.arguments import non_negative_int, positive_int
+from lavis_lite.commands.arguments import add_import_argument, non_negative_int, positive_int
 
 SHOWN = 20
 
@@ -23,6 +23,7 @@ def add_parser(commands: Any) -> None:
     """Add ``lavis-lite datasets``, with ``check`` and ``show``."""
     parser = commands.add_parser("datasets", help="list, check and show data sets", allow_abbrev=False)
     parser.set_defaults(execute=_execute_list)
+    add_import_argument(parser)
     kinds = parser.add_subparsers(dest="kind", metavar="check|show")
     check = kinds.add_parser("check", help="open every annotated image", allow_abbrev=False)
     check.add_argument("--num-workers", type=non_negative_int, default=2)
@@ -37,7 +38,7 @@ def add_parser(commands: Any) -> None:
             "--split", default=splits, help="all of them when left out" if not splits else None
         )
         command.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the data set")
-        command.add_argument("--import", dest="imports", nargs="+", default=[], metavar="MODULE")
+        add_import_argument(command)
 
 
 def dataset_settings(name: str, options: Sequence[str]) -> dict[str, Any]:
@@ -63,6 +64,9 @@ def dataset_settings(name: str, options: Sequence[str]) -> dict[str, Any]:
 
 
 def _execute_list(options: argparse.Namespace) -> int:
+    from lavis_lite.common.config.user_modules import import_modules
+
+    import_modules(options.imports)
     rows = [("name", "splits here", "what it is"), *list_datasets()]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, state, text in rows:
@@ -86,7 +90,7 @@ def _files_here(name: str) -> str:
 
     annotations = (dataset_settings(name, []).get("build_info") or {}).get("annotations") or {}
     if not annotations:
-        return "drawn" if name.startswith("shapes_") else "yours"
+        return "yours"
     here = []
     for split, info in annotations.items():
         storage = info.get("storage") or []
@@ -116,7 +120,7 @@ class CheckReport:
 
 
 def _execute_check(options: argparse.Namespace) -> int:
-    from lavis_lite.common.config.layering import import_modules
+    from lavis_lite.common.config.user_modules import import_modules
 
     import_modules(options.imports)
     settings = dataset_settings(options.name, options.options)
@@ -182,7 +186,7 @@ def _fault_of(source: Path | StoredImage) -> str | None:
 
 
 def _execute_show(options: argparse.Namespace) -> int:
-    from lavis_lite.common.config.layering import import_modules
+    from lavis_lite.common.config.user_modules import import_modules
     from lavis_lite.common.registry import registry
     from lavis_lite.report.data_page import write_data_page
 

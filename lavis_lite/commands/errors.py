@@ -150,7 +150,9 @@ def explain(error: BaseException) -> str | None:
 
 
 def _is_ours(error: BaseException) -> bool:
-    return type(error).__module__.startswith("lavis_lite.") and not type(error).__name__.startswith("_")
+    """Return whether the error is of this library, or a plug-in derived it from one."""
+    bases = type(error).__mro__
+    return any(base.__module__.startswith("lavis_lite.") for base in bases) and bases[0].__name__[0] != "_"
 
 
 def _one_line(error: BaseException) -> str:

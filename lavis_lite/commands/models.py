@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lavis_lite.commands.arguments import add_import_argument
+
 if TYPE_CHECKING:
     from lavis_lite.models import BaseModel
 
@@ -30,9 +32,7 @@ class ModelRow:
 def add_parser(commands: Any) -> None:
     """Add ``lavis-lite models``."""
     parser = commands.add_parser("models", help="list models, their sizes and weights", allow_abbrev=False)
-    parser.add_argument(
-        "--import", dest="imports", nargs="+", default=[], metavar="MODULE", help="your own modules"
-    )
+    add_import_argument(parser)
     parser.set_defaults(execute=_execute)
 
 

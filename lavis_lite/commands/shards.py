@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lavis_lite.commands.arguments import positive_int
+from lavis_lite.commands.arguments import add_import_argument, positive_int
 from lavis_lite.commands.make_shards import make_shards
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def add_parser(commands: Any) -> None:
     make.add_argument("--output", "-o", required=True, help="folder for the shards, without shards in it")
     make.add_argument("--size", type=positive_int, default=1000, help="samples per shard")
     make.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the data set")
+    add_import_argument(make)
     make.set_defaults(execute=_execute_make)
     info = kinds.add_parser(
         "info", help="count samples, bytes, unused members and damage", allow_abbrev=False
@@ -37,7 +38,9 @@ def add_parser(commands: Any) -> None:
 
 def _execute_make(options: argparse.Namespace) -> int:
     from lavis_lite.commands.datasets import dataset_settings
+    from lavis_lite.common.config.user_modules import import_modules
 
+    import_modules(options.imports)
     settings = dataset_settings(options.name, options.options)
     left_out: list[str] = []
     shards = make_shards(

@@ -95,7 +95,10 @@ class Registry(Generic[T]):
         if name not in self._entries:
             self._import_home()
         if name not in self._entries:
-            raise UnknownNameError(f"No {self.kind} is called {name!r}.{suggest(name, self._entries)}")
+            raise UnknownNameError(
+                f"No {self.kind} is called {name!r}.{suggest(name, self._entries)} The names of a plug-in "
+                "are known once `imports:` in the run file or --import names it: --import ./projects/shapes."
+            )
         return self._entries[name]
 
     def names(self) -> list[str]:

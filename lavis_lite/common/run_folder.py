@@ -139,18 +139,20 @@ class RunFolder:
         return model["arch"], model.get("model_type")
 
     def import_modules(self, trust_imports: bool = False) -> None:
-        """Import the user's own modules that the run used, if the caller allows it.
+        """Import the user's own modules that the run names, where its model or processors need them.
 
         Args:
-            trust_imports: run the code that the folder names; else its modules must be imported already.
+            trust_imports: import all of them, which runs their code. Otherwise those that are needed must
+                be imported already.
 
         Raises:
-            ConfigError: modules that are neither imported nor trusted, or a model that none registers.
+            ConfigError: modules that are needed but neither imported nor trusted, or a model that none
+                registers.
         """
         config = self.config()
         names, arch = config.get("imports") or [], config["model"]["arch"]
-        if trust_imports or not _is_registered_by_caller(arch):
-            import_saved_modules(names, self.path, trust_imports)
+        used = {"model": config["model"], "preprocess": config.get("preprocess")}
+        import_saved_modules(names, self.path, trust_imports, used)
         if arch not in registry.list_models():
             absent = missing_files(names, self.path)
             raise ConfigError(
@@ -213,9 +215,3 @@ class RunFolder:
             f"{self.path}: this run has saved no checkpoint yet"
             + (f" but {damaged[-1].name}, which is damaged." if damaged else ".")
         )
-
-
-def _is_registered_by_caller(arch: str) -> bool:
-    """Return whether a module outside this library, imported already, registers the model `arch`."""
-    known = arch in registry.list_models()
-    return known and not registry.get_model_class(arch).__module__.startswith("lavis_lite.")

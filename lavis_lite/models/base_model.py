@@ -87,7 +87,7 @@ class BaseModel(nn.Module):
         """Device of the parameters."""
         return next(self.parameters()).device
 
-    def forward(self, samples: Mapping[str, Any]) -> Mapping[str, Any]:
+    def forward(self, samples: Any) -> Any:
         """Return the losses of a batch.
 
         Returns:

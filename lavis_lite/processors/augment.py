@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from PIL import Image, ImageEnhance, ImageOps
@@ -15,23 +16,20 @@ MAXIMUM_MAGNITUDE = 10
 
 
 class RandomAugment:
-    """Change an RGB image by a few operations drawn at random, as BLIP did in training.
+    """Changes an RGB image by a few random operations, as BLIP did in training.
 
-    The same as BLIP's: the ten operations and what a magnitude means for each; operations are
-    drawn with replacement and each is then applied with `probability`; geometric operations go
-    either way with probability 1/2, about the same fixed points, and leave grey 128 behind.
-    At the magnitude 5 of all BLIP recipes a shear is 0.15, a translation 5 pixels, a rotation
-    15 degrees, and Brightness and Sharpness have the factor 1: they change nothing.
+    Operations are drawn with replacement, and each is applied with `probability`; geometric ones go in
+    either direction and fill with gray 128. At the magnitude 5 of all BLIP recipes, a shear is 0.15, a
+    translation 5 pixels, a rotation 15 degrees, and brightness and sharpness do not change.
 
-    What differs: BLIP computed with OpenCV, this with Pillow. Both interpolate linearly, but
-    OpenCV rounds positions to 1/32 pixel and mixes the grey into the outermost pixels. And draws
-    come from torch's global generator, not from NumPy's and Python's.
+    BLIP used OpenCV, which rounds positions to 1/32 pixel and mixes gray into the outermost pixels; this
+    uses Pillow. Random numbers come from torch's global generator.
 
     Args:
-        number_of_operations: how many are drawn for an image.
-        magnitude: 0 (least) to 10.
-        probability: with which a drawn operation is applied.
-        operations: names from `OPERATIONS` to draw from; all of them unless given.
+        number_of_operations: drawn for each image.
+        magnitude: from 0 to 10.
+        probability: that a drawn operation is applied.
+        operations: names from `OPERATIONS`; None for all.
 
     Raises:
         ValueError: an operation that does not exist, or a number out of its range.
@@ -60,9 +58,9 @@ class RandomAugment:
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Return `image` (RGB) augmented; its size stays."""
-        # Always the same number of draws, whatever is drawn.
-        chosen = torch.randint(len(self.operations), (self.number_of_operations,)).tolist()
-        for index, chance, side in zip(chosen, *self._chances(), strict=True):
+        # The number of random numbers does not depend on their values.
+        indices = torch.randint(len(self.operations), (self.number_of_operations,)).tolist()
+        for index, chance, side in zip(indices, *self._chances(), strict=True):
             if chance < self.probability:
                 strength = self.strength if side < 0.5 else -self.strength
                 image = OPERATIONS[self.operations[index]](image, strength)
@@ -84,18 +82,17 @@ def _equalize(image: Image.Image, strength: float) -> Image.Image:
     return ImageOps.equalize(image)
 
 
-def _enhancement_factor(strength: float) -> float:
-    return abs(strength) * 1.8 + 0.1
-
-
 def _brightness(image: Image.Image, strength: float) -> Image.Image:
-    factor = _enhancement_factor(strength)
-    return image if factor == 1.0 else ImageEnhance.Brightness(image).enhance(factor)
+    return _enhanced(image, ImageEnhance.Brightness, strength)
 
 
 def _sharpness(image: Image.Image, strength: float) -> Image.Image:
-    factor = _enhancement_factor(strength)
-    return image if factor == 1.0 else ImageEnhance.Sharpness(image).enhance(factor)
+    return _enhanced(image, ImageEnhance.Sharpness, strength)
+
+
+def _enhanced(image: Image.Image, enhancer: Callable[..., Any], strength: float) -> Image.Image:
+    factor = abs(strength) * 1.8 + 0.1
+    return image if factor == 1.0 else enhancer(image).enhance(factor)
 
 
 def _shear_x(image: Image.Image, strength: float) -> Image.Image:
@@ -125,7 +122,7 @@ def _rotate(image: Image.Image, strength: float) -> Image.Image:
 def _affine(image: Image.Image, source: Sequence[float]) -> Image.Image:
     """Fetch pixel (x, y) from (a x + b y + c, d x + e y + f) for `source` (a, b, c, d, e, f)."""
     a, b, c, d, e, f = source
-    # Pillow counts from a pixel's corner, OpenCV and the formulas here from its centre.
+    # Pillow counts from the corner of a pixel; OpenCV, and the formulas here, from its center.
     corner = (a, b, c + (1 - a - b) / 2, d, e, f + (1 - d - e) / 2)
     return image.transform(
         image.size, Image.Transform.AFFINE, corner, resample=Image.Resampling.BILINEAR, fillcolor=FILL

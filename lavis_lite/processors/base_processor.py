@@ -1,4 +1,4 @@
-"""What every processor is: a callable made from a `Config`."""
+"""The base class of processors: callables that are built from a `Config`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class BaseProcessor:
-    """Turn one raw thing (an image, a caption) into what a model takes.
+    """Prepares one item, such as an image or a caption, for a model.
 
-    A subclass declares its settings once, in a `Config` dataclass, and implements `__call__`.
+    A subclass declares its settings in a `Config` dataclass and implements `__call__`.
     """
 
     @dataclass
@@ -31,16 +31,14 @@ class BaseProcessor:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any] | None = None) -> Self:
-        """Build from a mapping of `Config` fields, as a yaml file holds it.
-
-        A key `name`, with which data sets' yaml files say which processor they want, may be there.
+        """Build from a mapping of `Config` fields, as in a yaml file; it may have the processor's `name`.
 
         Raises:
             ConfigError: an unknown key, a value of the wrong type, or another processor's `name`.
         """
         settings = _plain(config if config is not None else {})
         if isinstance(settings, dict):
-            cls._take_name(settings)
+            cls._remove_name(settings)
         return cls(parse(cls.Config, settings, where=cls.__name__))
 
     @classmethod
@@ -53,7 +51,7 @@ class BaseProcessor:
         raise NotImplementedError
 
     @classmethod
-    def _take_name(cls, settings: dict[str, Any]) -> None:
+    def _remove_name(cls, settings: dict[str, Any]) -> None:
         if "name" not in settings or "name" in {field.name for field in dataclasses.fields(cls.Config)}:
             return
         name = settings.pop("name")
@@ -65,7 +63,7 @@ class BaseProcessor:
 
 
 def _plain(value: Any) -> Any:
-    """Replace OmegaConf's containers, at any depth, by dicts, lists and tuples."""
+    """Replace OmegaConf's containers, at any depth, by plain ones."""
     if OmegaConf.is_config(value):
         return OmegaConf.to_container(value, resolve=True)
     if isinstance(value, Mapping):

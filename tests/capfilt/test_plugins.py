@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from cleaning import job_of
-from conftest import TINY_SIZES
+from conftest import SHAPES, TINY_SIZES
 from processes import REPOSITORY, run
 from pyarrow import Table, parquet
 from shards import jpeg, write_shards
@@ -199,7 +199,7 @@ def test_the_task_cleans_a_registered_data_set_on_two_ranks(shapes_folder, tmp_p
             "report": False,
             "output_dir": str(tmp_path / "run"),
         },
-        "imports": [str(Path(__file__))],
+        "imports": [str(Path(__file__)), SHAPES],
     }
     assert weights.is_file()
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(sections))

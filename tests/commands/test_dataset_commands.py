@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from conftest import SHAPES
 from file_server import CONTENT, running_server
 from PIL import Image
 from processes import run
@@ -37,7 +38,7 @@ def command(*words: str):
 
 def test_the_list_says_what_each_data_set_is_and_which_files_are_here():
     rows = {name: (state, text) for name, state, text in list_datasets()}
-    assert rows["shapes_vqa"][0] == "drawn" and rows["coco_caption"] == (
+    assert rows["shapes_vqa"][0] == "yours" and rows["coco_caption"] == (
         "none",
         "COCO captions, Karpathy split.",
     )
@@ -55,6 +56,17 @@ def test_the_list_shows_a_data_set_of_the_users_own_that_has_no_description():
         pass
 
     assert ("undocumented", "yours", "(no description)") in list_datasets()
+
+
+def test_the_data_sets_of_a_plug_in_are_known_once_it_is_imported():
+    listed = command("datasets")
+    assert listed.returncode == 0 and "coco_caption" in listed.stdout and "shapes_" not in listed.stdout
+    imported = command("datasets", "--import", SHAPES)
+    assert "shapes_caption" in imported.stdout and "shapes_web" in imported.stdout
+    unknown = command("datasets", "check", "shapes_caption")
+    assert unknown.returncode == 1 and "Traceback" not in unknown.stderr
+    assert "No dataset builder is called 'shapes_caption'" in unknown.stderr
+    assert "--import ./projects/shapes" in unknown.stderr
 
 
 def test_an_unknown_data_set_names_the_nearest():
@@ -77,7 +89,7 @@ def test_checking_opens_every_image_and_counts_what_is_wrong(drawn):
 
 def test_the_command_fails_when_an_image_is_missing(tmp_path):
     words = ["datasets", "check", "shapes_caption", "--split", "val", "--options", *SMALL]
-    words.append(f"folder={tmp_path / 'drawn'}")
+    words += [f"folder={tmp_path / 'drawn'}", "--import", SHAPES]
     good = command(*words)
     assert good.returncode == 0 and "2 images, 0 cannot be used" in good.stdout, good.stderr
     for image in (tmp_path / "drawn").rglob("*.jpg"):

@@ -179,7 +179,7 @@ def test_a_saved_config_reads_back_the_same(tutorial, tmp_path):
     assert load_config(tmp_path / "config.yaml").sections == config.sections
 
 
-PROJECTS = Path(__file__).parents[2] / "projects"
+PROJECTS = Path(__file__).parents[2] / "projects" / "blip"
 LOOPS = {*PROJECTS.rglob("bootstrap_*.yaml"), *PROJECTS.rglob("ablation_*.yaml")}
 
 

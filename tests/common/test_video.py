@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lavis_lite.common.avi import mjpeg_avi
 from lavis_lite.common.media import video as video_module
 from lavis_lite.common.media.video import VideoError, open_video, random_indices, uniform_indices
+from shapes.avi import mjpeg_avi
 
 
 def write_video(path: Path, frames: int = 12) -> Path:

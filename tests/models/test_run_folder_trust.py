@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,8 +28,15 @@ from lavis_lite.common.registry import registry
 
 CODE = """
 from pathlib import Path
+from lavis_lite.common.registry import registry
+from lavis_lite.processors import BaseProcessor
+
 with Path({marker!r}).open("a") as file:
     file.write("code ran\\n")
+
+@registry.register_processor("trust_test_text")
+class TrustTestText(BaseProcessor):
+    pass
 """
 OWN_MODEL = """
 import torch
@@ -43,6 +51,9 @@ class TrustTestModel(BaseModel):
 """
 
 
+IMAGES = {"eval": {"name": "blip_image_eval", "image_size": 32}}
+
+
 class Stranger:
     """A run folder whose config names code, and the file that the code would write."""
 
@@ -52,18 +63,21 @@ class Stranger:
         self.module = self.folder / "parts.py"
         self.module.write_text(CODE.format(marker=str(self.marker)))
         self.model = {"arch": "blip_caption", "model_type": "tiny", **TINY_SIZES, "tokenizer": "shapes"}
+        self.text_processor = "trust_test_text"
         self.write(["parts.py"])
         Image.new("RGB", (32, 32)).save(self.folder / "a.jpg")
         model = load_model("blip_caption", "tiny", **TINY_SIZES)
         torch.save({"model": model.state_dict()}, self.folder / "checkpoints" / "checkpoint_best.pth")
 
     def write(self, imports: object, **model: object) -> None:
+        processors = {"eval": {"name": self.text_processor}}
         sections = {"imports": imports, "model": {**self.model, **model}, "datasets": {}, "run": {}}
+        sections["preprocess"] = {"text_processor": processors, "vis_processor": IMAGES}
         (self.folder / "config.yaml").write_text(yaml.safe_dump(sections))
 
     def write_own_model(self) -> None:
         self.module.write_text(self.module.read_text() + OWN_MODEL)
-        self.model = {"arch": "trust_test_model"}
+        self.model, self.text_processor = {"arch": "trust_test_model"}, "blip_caption"
         self.write(["parts.py"])
         weights = torch.nn.ModuleDict({"model": torch.nn.Linear(1, 2)}).state_dict()
         torch.save({"model": weights}, self.folder / "checkpoints" / "checkpoint_best.pth")
@@ -78,6 +92,7 @@ def stranger(tmp_path: Path) -> Iterator[Stranger]:
     before = set(sys.modules)
     yield Stranger(tmp_path)
     registry.models.unregister("trust_test_model")
+    registry.processors.unregister("trust_test_text")
     for name in [name for name in sys.modules if name not in before and "parts" in name]:
         del sys.modules[name]
 
@@ -115,9 +130,21 @@ def test_nothing_that_opens_a_run_folder_runs_its_code(stranger, opener):
     assert stranger.runs == 0
 
 
+@pytest.mark.parametrize("opener", sorted(OPENERS.keys() - {"evaluate", "search"}))
+def test_a_run_that_needs_none_of_its_code_is_opened_without_asking_or_running_it(stranger, opener):
+    stranger.text_processor = "blip_caption"
+    stranger.write(["parts.py", "./package", "gone.py"])
+    OPENERS[opener](stranger.folder)
+    assert stranger.runs == 0
+
+
 @pytest.mark.parametrize(
     "name",
     [
+        "./package",
+        "package/__init__.py",
+        "{folder}/package",
+        "linked_package/",
         "parts.py",
         "./parts.py",
         "../stranger/parts.py",
@@ -133,6 +160,9 @@ def test_nothing_that_opens_a_run_folder_runs_its_code(stranger, opener):
 def test_however_the_code_is_named_it_needs_trust(stranger, name, monkeypatch):
     monkeypatch.chdir(stranger.folder)
     (stranger.folder / "link.py").symlink_to(stranger.module)
+    (stranger.folder / "package").mkdir()
+    shutil.copy(stranger.module, stranger.folder / "package" / "__init__.py")
+    (stranger.folder / "linked_package").symlink_to(stranger.folder / "package")
     stranger.write([name.format(folder=stranger.folder)])
     with pytest.raises(ConfigError, match="trust_imports=True"):
         load_model("blip_caption", "tiny", checkpoint=stranger.folder)

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import yaml
-from conftest import TINY_SIZES
+from conftest import SHAPES, TINY_SIZES
 from PIL import Image
 from processes import REPOSITORY, run, train_command
 from runs import assert_identical, comparable, final_checkpoint, kill_at_step, losses, read_jsonl
@@ -49,6 +49,7 @@ def write(folder: Path, task: str, ranks: int = 1, **settings: Any) -> Path:
     arch = {"retrieval": "blip_retrieval", "image_text_pretrain": "blip_pretrain"}[task]
     splits = {"valid_splits": [], "test_splits": []} if task == "image_text_pretrain" else {"k_test": 4}
     sections = {
+        "imports": [SHAPES],
         "model": {"arch": arch, "model_type": "tiny", **CONTRAST},
         "datasets": {"shapes_retrieval": {**DATA, "folder": str(folder.parent / "drawn")}},
         "run": {

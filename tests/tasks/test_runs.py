@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import TINY_SIZES
+from conftest import SHAPES, TINY_SIZES
 from processes import run, train_command
 
 DATA: dict[str, dict[str, Any]] = {
@@ -33,6 +33,7 @@ def write(folder: Path, case: str, **run_settings: Any) -> Path:
     arch, data, _, model, further = CASES[case]
     eyes = {split: {"name": "blip_image_eval"} for split in ("train", "eval")}
     sections = {
+        "imports": [SHAPES],
         "model": {"arch": arch, "model_type": "tiny", **TINY_SIZES, **model},
         "datasets": {data: {**DATA[data], "vis_processor": eyes, "folder": str(folder.parent / data)}},
         "run": {
@@ -122,6 +123,7 @@ def test_the_answers_of_a_split_are_what_the_server_takes(tmp_path):
 def test_videos_are_evaluated_by_models_that_never_saw_one(task, arch, data, metric, tmp_path):
     model = {"queue_size": 8} if arch == "blip_retrieval" else {}
     sections = {
+        "imports": [SHAPES],
         "model": {"arch": arch, "model_type": "tiny", **TINY_SIZES, **model},
         "datasets": {
             data: {
@@ -141,6 +143,7 @@ def test_videos_are_evaluated_by_models_that_never_saw_one(task, arch, data, met
 
 def test_pretraining_runs_from_shards_and_gives_what_others_start_from(tmp_path):
     sections = {
+        "imports": [SHAPES],
         "model": {"arch": "blip_pretrain", "model_type": "tiny", **TINY_SIZES, "queue_size": 12},
         "datasets": {
             "shapes_web": {**DATA["shapes_web"], "folder": str(tmp_path / "web"), "shuffle_buffer": 8}

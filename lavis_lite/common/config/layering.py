@@ -114,7 +114,7 @@ def load_config(
     top = OmegaConf.merge(run_file.settings, overrides.settings)
     assert isinstance(top, DictConfig)
     _check_sections(top, source)
-    modules = _import_modules(run_file, overrides, imports, path.parent, is_saved, trust_imports)
+    modules = _import_modules(run_file, overrides, top, imports, path.parent, is_saved, trust_imports)
 
     arch, model_type = (OmegaConf.select(top, f"model.{key}") for key in MODEL_CHOICE)
     if not isinstance(arch, str):
@@ -243,6 +243,7 @@ def _check_sections(top: DictConfig, source: str) -> None:
 def _import_modules(
     run_file: Layer,
     overrides: Layer,
+    top: DictConfig,
     imports: Sequence[str],
     folder: Path,
     is_saved: bool,
@@ -253,7 +254,7 @@ def _import_modules(
     by_caller = [*(overrides.settings.get("imports") or []), *imports]
     if is_saved:  # the caller's modules first: what is imported already needs no trust
         names = import_modules(by_caller)
-        names = [*import_saved_modules(in_file, folder, trust_imports), *names]
+        names = [*import_saved_modules(in_file, folder, trust_imports, top), *names]
     else:
         names = [*import_modules(in_file, relative_to=folder), *import_modules(by_caller)]
     return list(dict.fromkeys(names))

@@ -131,4 +131,7 @@ def is_saved_config(path: Path) -> bool:
 
 def _relative_to(home: Path, name: str) -> str:
     path = Path(name)
-    return str(path.relative_to(home)) if path.is_absolute() and path.is_relative_to(home) else name
+    if not (path.is_absolute() and path.is_relative_to(home)):
+        return name
+    relative = str(path.relative_to(home))
+    return relative if name.endswith(".py") else f"./{relative}"  # a slash makes it a path

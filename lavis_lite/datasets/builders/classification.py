@@ -1,8 +1,7 @@
-"""Labels: folders of images, SNLI-VE, and the drawn scenes."""
+"""Labels: folders of images, and SNLI-VE."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +12,7 @@ from torch.utils.data import Dataset
 from lavis_lite.common.registry import registry
 from lavis_lite.datasets.annotations import Records, read_records
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
-from lavis_lite.datasets.builders.shapes_drawn import DrawnBuilder, DrawnConfig
 from lavis_lite.datasets.classification import ClassificationDataset, check_labels, labeled_folders
-from lavis_lite.datasets.shapes.write_classification import ClassificationSettings, write_classification
 
 
 class ClassificationBuilder(BaseDatasetBuilder):
@@ -89,28 +86,3 @@ class ImageNetBuilder(ClassificationBuilder):
             named = [{"image": record["image"], "label": names[record["label"]]} for record in records]
             records = check_labels(Records(root, named), classes, with_text=False)
         return ClassificationDataset(records, root, *self.processors(split == "train"), classes=classes)
-
-
-@registry.register_builder("shapes_classification")
-class ShapesClassificationBuilder(DrawnBuilder, ClassificationBuilder):
-    """Drawn scenes, labelled by their largest object."""
-
-    default_configs: ClassVar[Mapping[str, str]] = {"default": "shapes_classification"}
-    drawn_name = "shapes_classification"
-    settings_class = ClassificationSettings
-    write = staticmethod(write_classification)
-    files = ("shapes_classification_{split}.json",)
-
-    @dataclass
-    class Config(ClassificationSettings, DrawnConfig, ClassificationBuilder.Config):
-        """What is drawn, and where."""
-
-        def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that cannot be."""
-            return ClassificationSettings.check(self)
-
-    config: Config
-
-    def class_names(self) -> list[str]:
-        """Return the names that were written with the images."""
-        return json.loads((self.draw() / "annotations" / "classes.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Image-text retrieval: COCO, Flickr30k and the drawn scenes."""
+"""Image-text retrieval: COCO and Flickr30k."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from lavis_lite.common.registry import registry
 from lavis_lite.datasets.annotations import check_caption_records, read_records
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
-from lavis_lite.datasets.builders.shapes import ShapesCaptionBuilder
 from lavis_lite.datasets.retrieval import RetrievalDataset, RetrievalEvalDataset
 
 
@@ -37,22 +36,3 @@ class Flickr30kBuilder(RetrievalBuilder):
     """Flickr30k, Karpathy split."""
 
     default_configs: ClassVar[Mapping[str, str]] = {"default": "flickr30k"}
-
-
-@registry.register_builder("shapes_retrieval")
-class ShapesRetrievalBuilder(RetrievalBuilder):
-    """The drawn scenes of shapes_caption, to find one by the other."""
-
-    default_configs: ClassVar[Mapping[str, str]] = {"default": "shapes_retrieval"}
-    Config = ShapesCaptionBuilder.Config
-
-    splits = ShapesCaptionBuilder.splits
-    draw = ShapesCaptionBuilder.draw
-
-    def annotation_files(self, split: str) -> list[Path]:
-        """Return the file of a split, drawn first if it is not there."""
-        return [self.draw() / "annotations" / f"shapes_karpathy_{split}.json"]
-
-    def image_root(self) -> Path:
-        """Return the folder of the images."""
-        return self.draw() / "images"

@@ -1,4 +1,4 @@
-"""Questions about images: VQA v2, Visual Genome, OK-VQA, A-OKVQA and the drawn scenes."""
+"""Questions about images: VQA v2, Visual Genome, OK-VQA and A-OKVQA."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from lavis_lite.common.registry import registry
 from lavis_lite.common.storage.cache import resolve
 from lavis_lite.datasets.annotations import AnnotationError, read_records
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
-from lavis_lite.datasets.builders.shapes_drawn import DrawnBuilder, DrawnConfig
-from lavis_lite.datasets.shapes.write_vqa import VQASettings, write_vqa
 from lavis_lite.datasets.vqa import AOKVQAEvalDataset, VQADataset, VQAEvalDataset, check_questions
 
 
@@ -148,29 +146,3 @@ class AOKVQABuilder(VQABuilder):
 
     default_configs: ClassVar[Mapping[str, str]] = {"default": "aok_vqa"}
     eval_dataset_cls = AOKVQAEvalDataset
-
-
-@registry.register_builder("shapes_vqa")
-class ShapesVQABuilder(DrawnBuilder, VQABuilder):
-    """Questions about drawn scenes."""
-
-    default_configs: ClassVar[Mapping[str, str]] = {"default": "shapes_vqa"}
-    drawn_name = "shapes_vqa"
-    settings_class = VQASettings
-    write = staticmethod(write_vqa)
-    files = ("shapes_vqa_{split}.json", "answer_list.json")
-
-    @dataclass
-    class Config(VQASettings, DrawnConfig, VQABuilder.Config):
-        """What is drawn and asked, and where."""
-
-        def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that cannot be."""
-            return VQASettings.check(self)
-
-    config: Config
-
-    def annotation_files(self, split: str) -> list[Path]:
-        """Return the file of questions, and of an evaluation split the list of answers."""
-        files = super().annotation_files(split)
-        return files[:1] if split == "train" else files

@@ -1,10 +1,10 @@
-"""Pairs in tar shards: a crawl of one's own, LAION, and the drawn web."""
+"""Pairs in tar shards: the user's own crawl, and LAION."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch.utils.data import Dataset
 
@@ -12,7 +12,6 @@ from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
 from lavis_lite.common.storage.cache import resolve
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
-from lavis_lite.datasets.builders.shapes_drawn import WebConfig, ensure_web_shards
 from lavis_lite.datasets.web.dataset import WebDataset
 from lavis_lite.datasets.web.shards import list_shards
 
@@ -100,27 +99,3 @@ class Laion2BMultiBuilder(WebCaptionBuilder):
     """LAION-2B-multi as img2dataset writes it."""
 
     default_configs: ClassVar[Mapping[str, str]] = {"default": "laion2B_multi"}
-
-
-@registry.register_builder("shapes_web")
-class ShapesWebBuilder(WebCaptionBuilder):
-    """Drawn scenes with captions as bad as the web's, drawn at first use."""
-
-    default_configs: ClassVar[Mapping[str, str]] = {"default": "shapes_web"}
-
-    @dataclass
-    class Config(WebConfig, WebCaptionBuilder.Config):
-        """What is drawn, and how it is read."""
-
-        def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that cannot be."""
-            return [*WebConfig.check(self), *WebCaptionBuilder.Config.check(self)]
-
-    config: Config
-
-    def shard_patterns(self) -> list[str]:
-        """Return the folder of the drawn shards."""
-        settings: dict[str, Any] = {
-            name: getattr(self.config, name) for name in WebConfig.__dataclass_fields__
-        }
-        return [str(ensure_web_shards(WebConfig(**settings)))]

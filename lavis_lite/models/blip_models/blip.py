@@ -1,4 +1,4 @@
-"""What the BLIP models share: a vision transformer, a tokenizer, and how old weights fit new sizes."""
+"""The base class of the BLIP models: a vision transformer, a tokenizer, and loading of published weights."""
 
 from __future__ import annotations
 
@@ -29,14 +29,19 @@ from lavis_lite.models.weights.adapters.addresses import Weights
 from lavis_lite.models.weights.adapters.salesforce import to_salesforce
 from lavis_lite.models.weights.adapters.transformers import Kind
 from lavis_lite.models.weights.adapters.transformers_export import write_transformers_folder
-from lavis_lite.models.weights.tokenizer import DEFAULT_TOKENIZER, ENCODER_TOKEN, load_tokenizer
+from lavis_lite.models.weights.tokenizer import (
+    DECODER_TOKEN,
+    DEFAULT_TOKENIZER,
+    ENCODER_TOKEN,
+    load_tokenizer,
+)
 
-MAX_IMAGE_SIZE = 8192  # every patch is a position to embed; there are no images to read at such a size
+MAX_IMAGE_SIZE = 8192  # pixels; every patch has a position embedding
 CONFIGS = Path(__file__).parent.parent.parent / "configs" / "models"
 
 
 class BlipBase(BaseModel):
-    """Backbone of the BLIP models. State-dict keys are those of the published checkpoints."""
+    """Base class of the BLIP models. State-dict keys are those of the published checkpoints."""
 
     @dataclass
     class Config(BaseModel.Config):
@@ -44,12 +49,14 @@ class BlipBase(BaseModel):
 
         Attributes:
             vit_type: "base", "large", or sizes: {embed_dim, depth, num_heads, patch_size}.
-            vit_grad_ckpt: recompute activations of the last `vit_ckpt_layer` vision blocks.
-            vit_drop_path_rate: None means 0 for base, 0.1 for large.
+            vit_grad_ckpt: recompute activations of vision blocks in the backward pass.
+            vit_ckpt_layer: number of the last blocks that do so.
+            vit_drop_path_rate: of the last block; None for 0, or 0.1 if `vit_type` is "large".
+            vit_layer_norm_epsilon: of the vision transformer.
             image_size: side of the input in pixels.
             med_config: sizes of the text transformer: a name in configs/models, a path, or a mapping.
             tokenizer: a hub name, a folder, or "shapes".
-            max_txt_len: tokens a text is cut to.
+            max_txt_len: maximum tokens of a text; longer ones are cut.
         """
 
         vit_type: Literal["base", "large"] | VisionSizes = "base"
@@ -65,16 +72,12 @@ class BlipBase(BaseModel):
         renamed: ClassVar[Mapping[str, str]] = {"med_config_path": "med_config"}
 
         def check(self) -> list[tuple[str, str]]:
-            """Return complaints about impossible values."""
-            if self.vision_sizes.patch_size <= self.image_size <= MAX_IMAGE_SIZE:
+            """Return an error for each impossible value."""
+            patch = self.vision_sizes.patch_size
+            if patch <= self.image_size <= MAX_IMAGE_SIZE:
                 return []
-            least = self.vision_sizes.patch_size
-            return [
-                (
-                    "image_size",
-                    f"must be from {least} (one patch) to {MAX_IMAGE_SIZE} pixels, found {self.image_size}.",
-                )
-            ]
+            limits = f"must be from {patch} (one patch) to {MAX_IMAGE_SIZE} pixels"
+            return [("image_size", f"{limits}, found {self.image_size}.")]
 
         @property
         def vision_sizes(self) -> VisionSizes:
@@ -102,24 +105,34 @@ class BlipBase(BaseModel):
             config.med_config, vocab_size=len(self.tokenizer), encoder_width=config.vision_sizes.embed_dim
         )
         positions = self.text_config.max_position_embeddings
-        if config.max_txt_len > positions:
+        if config.max_txt_len > positions:  # the default adapts to a small model; a set value does not
             if config.max_txt_len != type(config).max_txt_len:
                 raise ConfigError(
                     f"model.max_txt_len: {config.max_txt_len} tokens are more than the {positions} positions "
                     f"of the text model (max_position_embeddings); choose at most {positions}."
                 )
-            # The default asks for no more than the model can read.
             self.config = replace(config, max_txt_len=positions)
 
     @property
     def dec_token_id(self) -> int:
-        """Id of [DEC], first token of everything the decoder says."""
-        return self.tokenizer.bos_token_id
+        """Id of [DEC], first token of a text that the decoder writes."""
+        return self._token_id(DECODER_TOKEN)
 
     @property
     def enc_token_id(self) -> int:
-        """Id of [ENC], first token of a text that is read together with an image."""
-        return self.tokenizer.convert_tokens_to_ids(ENCODER_TOKEN)
+        """Id of [ENC], first token of a text that is read with an image."""
+        return self._token_id(ENCODER_TOKEN)
+
+    def _token_id(self, token: str) -> int:
+        token_id = self.tokenizer.convert_tokens_to_ids(token)
+        assert isinstance(token_id, int)
+        return token_id
+
+    def to_text(self, token_ids: Tensor) -> str:
+        """Return the text of token ids, without special tokens."""
+        text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        assert isinstance(text, str)
+        return text.strip()
 
     def tokenize(
         self,
@@ -128,18 +141,20 @@ class BlipBase(BaseModel):
         padding: Literal["longest", "max_length"] = "longest",
         max_length: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return input_ids and attention_mask, each (texts, length), padded on the right.
+        """Return input_ids and attention_mask, each (texts, length), on the device of the model.
 
         Args:
-            first_token_id: what stands in the place of [CLS]: it tells the text model its role.
-            max_length: tokens a text is cut to; None for `max_txt_len`.
+            texts: one or more.
+            first_token_id: replaces [CLS]; it tells the text transformer its role.
+            padding: to the longest of the texts, or to `max_length`.
+            max_length: maximum tokens of a text; None for `max_txt_len`.
         """
-        texts = self.tokenized(texts, padding, max_length)
-        input_ids = texts.input_ids.to(self.device, non_blocking=True)
+        tokens = self.tokenized(texts, padding, max_length)
+        input_ids = tokens.input_ids.to(self.device, non_blocking=True)
         if first_token_id is not None:
             input_ids = input_ids.clone()
             input_ids[:, 0] = first_token_id
-        return input_ids, texts.attention_mask.to(self.device, non_blocking=True)
+        return input_ids, tokens.attention_mask.to(self.device, non_blocking=True)
 
     def tokenized(
         self,
@@ -147,12 +162,12 @@ class BlipBase(BaseModel):
         padding: Literal["longest", "max_length"] = "longest",
         max_length: int | None = None,
     ) -> TokenizedTexts:
-        """Return `texts` with their tokens, on the CPU; those that a worker made already are taken.
+        """Return `texts` with their tokens, on the CPU; tokens from a data-loading worker are reused.
 
         Args:
             texts: one or more.
             padding: to the longest of the texts, or to `max_length`.
-            max_length: tokens a text is cut to; None for `max_txt_len`.
+            max_length: maximum tokens of a text; None for `max_txt_len`.
 
         Raises:
             InputError: something that is not a text.
@@ -164,7 +179,7 @@ class BlipBase(BaseModel):
         return TokenizeTexts(self.tokenizer, {"texts": max_length}, padding)({"texts": checked})["texts"]
 
     def text_collator(self) -> TokenizeTexts:
-        """Return what tokenizes a batch's texts in the workers."""
+        """Return what tokenizes the texts of a batch in data-loading workers."""
         return TokenizeTexts(self.tokenizer, self.text_lengths, self.text_padding)
 
     @property
@@ -174,26 +189,28 @@ class BlipBase(BaseModel):
 
     @property
     def text_lengths(self) -> dict[str, int]:
-        """Key of a training batch -> tokens that its texts are cut to."""
+        """Key of a training batch -> maximum tokens of its texts."""
         return {"text_input": self.config.max_txt_len}
 
     def load(self, weights: Weights) -> None:
-        """Take what an address gave.
+        """Load what an address holds.
 
         Raises:
-            CheckpointError: it does not fit, or was made for other numbers of attention heads.
+            CheckpointError: the weights do not fit, or are for another number of attention heads.
         """
         weights.check_heads(self.config.vision_sizes.num_heads, self.text_config.num_attention_heads)
         super().load(weights)
 
     def load_weights(self, state_dict: Mapping[str, Tensor], source: str, fresh: Sequence[str] = ()) -> None:
-        """Take published weights: position embeddings are resized, parts that the model lacks left out.
+        """Load published weights: position embeddings are resized, parts that the model lacks left out.
 
         Args:
-            fresh: beginnings of the names of weights that may be missing, and then start anew.
+            state_dict: the weights.
+            source: where they come from, for messages.
+            fresh: prefixes of weights that may be missing and then stay random.
 
         Raises:
-            CheckpointError: a key that the model needs is missing or mis-shaped; all are named.
+            CheckpointError: keys are missing or have another shape; all are named.
         """
         state_dict = dict(state_dict)
         for key in ("visual_encoder.pos_embed", "visual_encoder_m.pos_embed"):
@@ -201,7 +218,7 @@ class BlipBase(BaseModel):
                 state_dict[key] = resize_position_embedding(
                     state_dict[key], tokens=self.visual_encoder.pos_embed.shape[1]
                 )
-        # Of a part that the model has, every weight must find its place.
+        # Every weight of a part that the model has must be used.
         absent = [part for part in OTHER_PARTS if not any(key.startswith(part) for key in self.state_dict())]
         load_strictly(self, state_dict, source, unneeded=absent, fresh=fresh)
 
@@ -210,10 +227,11 @@ class BlipBase(BaseModel):
         self.tokenizer.save_pretrained(folder / "tokenizer")
 
     def save_transformers(self, folder: str | Path, kind: Kind | None = None) -> Path:
-        """Write a folder that transformers' BLIP class and `BlipProcessor` load; return it.
+        """Write a folder that a BLIP class of transformers and `BlipProcessor` load; return its path.
 
         Args:
-            kind: "caption", "vqa" or "itm"; None for the only one that this model can be.
+            folder: to write.
+            kind: "caption", "vqa" or "itm"; None for the only one that fits this model.
 
         Raises:
             ValueError: transformers has no class for this model, or cannot hold its weights.
@@ -233,14 +251,15 @@ class BlipBase(BaseModel):
         """Write a ``.pth`` in the layout of the published files; return its path.
 
         Args:
-            pointer: what the place in the queues is called: "ptr_queue" for BLIP's retrieval code.
+            path: to write.
+            pointer: name of the queues' pointer: "ptr_queue" for BLIP's retrieval code.
         """
         path = Path(path).expanduser()
         save_atomically(to_salesforce(self.state_dict(), pointer), path)
         return path
 
     def compile_parts(self) -> None:
-        """Compile every layer of the vision and text transformers by itself; texts may vary in length."""
+        """Compile each layer of the vision and text transformers; texts may vary in length."""
         for part in self.modules():
             if isinstance(part, TextLayer):
                 part.compile(dynamic=True)
@@ -251,8 +270,8 @@ class BlipBase(BaseModel):
         """Return hidden states (images, 1 + patches, width) of images.
 
         Args:
-            image: (images, 3, image_size, image_size) as the image processors make them, a PIL image,
-                or a list of PIL images.
+            image: (images, 3, image_size, image_size) from the image processors, a PIL image, or a list of
+                PIL images.
 
         Raises:
             InputError: anything else.
@@ -263,7 +282,7 @@ class BlipBase(BaseModel):
         """Return hidden states (videos, frames, tokens, width) of `video` (videos, 3, frames, height, width).
 
         Raises:
-            InputError: another shape, or frames that are not of the model's size.
+            InputError: another shape or frame size.
         """
         if not isinstance(video, Tensor) or video.ndim != 5:
             shape = tuple(video.shape) if isinstance(video, Tensor) else type(video).__name__
@@ -274,23 +293,23 @@ class BlipBase(BaseModel):
     def encode_visual(self, samples: Mapping[str, Any]) -> Tensor:
         """Return hidden states (samples, tokens, width) of samples["image"], or of samples["video"].
 
-        The tokens of a video's frames stand end to end, as BLIP reads videos without training on any
-        (paper section 5.6).
+        The tokens of a video are those of all its frames, as in BLIP's zero-shot video tasks (paper section
+        5.6).
         """
         if samples.get("video") is None:
             return self.encode_image(samples["image"])
         return self.encode_frames(samples["video"]).flatten(1, 2)
 
     def check_image(self, image: Any) -> Tensor:
-        """Return images as `encode_image` takes them: (images, 3, image_size, image_size).
+        """Return images, in any form that `encode_image` accepts, as a tensor.
 
         Raises:
-            InputError: what they are instead, and what to do.
+            InputError: anything else.
         """
         return checked_images(image, self.config.image_size, self.visual_encoder.patch_embed.proj.weight)
 
 
-# Parts of the published checkpoints that some models have and others do without.
+# Parts of the published checkpoints that not every model has.
 OTHER_PARTS = (
     "text_encoder.",
     "text_decoder.",
@@ -312,9 +331,12 @@ OTHER_PARTS = (
 
 
 def load_text_config(source: str | Mapping[str, Any], vocab_size: int, encoder_width: int) -> TextConfig:
-    """Return the text transformer's sizes from a name in configs/models, a json file or a mapping.
+    """Return the sizes of the text transformer.
 
-    The vocabulary grows to the tokenizer's if it is smaller (BERT's own 30522 becomes 30524).
+    Args:
+        source: a name in configs/models, a json file, or a mapping.
+        vocab_size: of the tokenizer; the vocabulary is at least that large (BERT's 30522 becomes 30524).
+        encoder_width: width of the vision transformer.
 
     Raises:
         ConfigError: no such file, an unknown key, or an `encoder_width` that is not the vision width.
@@ -327,10 +349,12 @@ def load_text_config(source: str | Mapping[str, Any], vocab_size: int, encoder_w
         if not path.is_file():
             names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.json")))
             raise ConfigError(
-                f"{where}: no file {str(path)!r}; name a json file, a mapping, or one of {names}."
+                f"{where}: no file {str(path)!r}; give a json file, a mapping, or one of {names}."
             )
-        where, source = f"{where} ({path.name})", json.loads(path.read_text(encoding="utf-8"))
-    config = parse(TextConfig, without_inert_keys(source), where=where)
+        where, sizes = f"{where} ({path.name})", json.loads(path.read_text(encoding="utf-8"))
+    else:
+        sizes = source
+    config = parse(TextConfig, without_inert_keys(sizes), where=where)
     config.vocab_size = max(vocab_size, config.vocab_size or 0)
     if config.encoder_width not in (None, encoder_width):
         raise ConfigError(

@@ -165,11 +165,7 @@ class BlipCaption(BlipBase):
             num_captions=num_captions,
             seed=seed,
         )
-        return [
-            self.tokenizer.decode(row, skip_special_tokens=True).strip()
-            for rows in token_rows
-            for row in rows
-        ]
+        return [self.to_text(row) for rows in token_rows for row in rows]
 
     def inference_settings(self) -> dict[str, Any]:
         """Return the generation settings."""

@@ -15,8 +15,13 @@ from transformers.utils import ModelOutput
 class HiddenStates(Tensor):
     """Hidden states (rows, length, width) that are also found under `last_hidden_state`, as in LAVIS."""
 
-    # Operations return plain tensors.
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Have operations return plain tensors."""
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
 
     @classmethod
     def of(cls, states: Tensor) -> HiddenStates:

@@ -258,7 +258,7 @@ class BlipVQA(BlipBase):
             eos_id=self.tokenizer.sep_token_id,
             pad_id=self.tokenizer.pad_token_id,
         )
-        return [self.tokenizer.decode(rows[0], skip_special_tokens=True).strip() for rows in token_rows]
+        return [self.to_text(rows[0]) for rows in token_rows]
 
     def _tokenized_answers(self, answer_list: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return ids and mask (answers, length); those of the last list are cached for an evaluation."""

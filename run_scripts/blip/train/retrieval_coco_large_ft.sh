@@ -1,7 +1,0 @@
-#!/usr/bin/env bash
-# Finetune ViT-L for retrieval on coco_retrieval.
-# NPROC: how many processes (GPUs) to run; more in run_scripts/launch.sh. Arguments go to --options: run.batch_size_eval=32 ...
-set -euo pipefail
-cd "$(dirname "$0")/../../.."
-exec run_scripts/launch.sh train.py \
-  --cfg-path projects/blip/train/retrieval_coco_large_ft.yaml ${1:+--options "$@"}

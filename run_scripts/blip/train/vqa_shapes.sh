@@ -1,7 +1,0 @@
-#!/usr/bin/env bash
-# Finetune for questions about drawn scenes.
-# NPROC: how many processes (GPUs) to run; more in run_scripts/launch.sh. Arguments go to --options: run.batch_size_eval=32 ...
-set -euo pipefail
-cd "$(dirname "$0")/../../.."
-exec run_scripts/launch.sh train.py \
-  --cfg-path projects/blip/train/vqa_shapes.yaml ${1:+--options "$@"}
