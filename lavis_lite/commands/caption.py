@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("caption", help="caption image files")
     parser.add_argument("paths", nargs="+", type=non_empty, metavar="IMAGE_OR_FOLDER")
     parser.add_argument("--checkpoint", default="", help="run folder, weights file or URL")
-    parser.add_argument("--name", default="blip_caption", help="model, where the checkpoint is no run folder")
+    parser.add_argument("--name", default="blip_caption", help="model, unless the checkpoint is a run folder")
     parser.add_argument(
         "--type", dest="model_type", default="base_coco", help="type of the model that --name names"
     )
@@ -146,10 +146,10 @@ class Captioner:
     device: torch.device
 
     def check(self, generation: Mapping[str, Any], num_captions: int) -> dict[str, Any]:
-        """Check how to caption against the model; return all that the captions depend on.
+        """Check the settings against the model; return everything that the captions depend on.
 
         Raises:
-            ConfigError: a setting that the model cannot follow.
+            ConfigError: a setting that the model cannot use.
         """
         from lavis_lite.models.blip_models.blip_caption import BlipCaption
 
@@ -222,7 +222,7 @@ class CaptionWork:
         captioner: the model.
         generation: what `BlipCaption.generate` takes, as far as it is set.
         num_captions: of each image.
-        seed: of sampling; each file has its own, made of this and its number. None for any.
+        seed: of sampling; the seed of each image is derived from it and the file name. None for a random one.
     """
 
     captioner: Captioner
@@ -277,7 +277,7 @@ class CaptionWork:
 
 
 def _seed_of(seed: int, path: Path) -> int:
-    """Return a seed of the image's own, so that neither its batch nor a restart changes its captions."""
+    """Return the seed of one image, so that neither its batch nor a restart changes its captions."""
     import hashlib
 
     name = f"{seed} {path.name}".encode("utf-8", "surrogateescape")

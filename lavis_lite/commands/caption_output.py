@@ -1,4 +1,4 @@
-"""What `caption` writes: JSON or CSV, to a stream or in place of a file, and a journal until then."""
+"""The output of `caption`: JSON or CSV, to a stream or a file, with a journal until the file is complete."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _COLUMNS = ("image", "caption", "error")
 
 
 def check_output(output: str, files: Sequence[Path]) -> Path:
-    """Return the file to write, links followed, after checking that it can be written; write nothing.
+    """Check that `output` can be written, without writing; return its path with links resolved.
 
     Args:
-        output: as the command line has it.
-        files: the images that are read.
+        output: the value of ``--output``.
+        files: the images to caption.
 
     Raises:
-        ConfigError: a folder, a device, one of the images, or in a place that cannot be written.
+        ConfigError: it is a folder, a device or one of the images, or it cannot be written.
     """
     path = Path(os.path.realpath(Path(output).expanduser()))
     if path.is_dir():
@@ -50,16 +50,16 @@ def check_output(output: str, files: Sequence[Path]) -> Path:
         raise ConfigError(f"--output: {output} is one of the images to caption; name another file.")
     above = next(folder for folder in path.parents if folder.exists())
     if not above.is_dir():
-        raise ConfigError(f"--output: {above} is a file, so {output} cannot lie in it; name another place.")
+        raise ConfigError(f"--output: {above} is a file, so {output} cannot be in it; name another file.")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise ConfigError(f"--output: {above} may not be written; name another place.")
+        raise ConfigError(f"--output: {above} is not writable; name another file.")
     return path
 
 
 def write_stream(records: Iterable[Record], form: str, stream: IO[str] | None = None) -> int:
-    """Write `records` as they come to `stream`, standard output unless given; return 1 if any has an error.
+    """Write `records` as they come to `stream` (standard output by default); return 1 if any has an error.
 
-    What the stream's encoding lacks is written as JSON escapes, which say the same.
+    Characters that the encoding of the stream lacks are written as JSON escapes.
     """
     stream = stream or sys.stdout
     failed = False
@@ -71,7 +71,7 @@ def write_stream(records: Iterable[Record], form: str, stream: IO[str] | None = 
 
 
 def write_captions(records: Iterable[Record], output: Path, form: str) -> int:
-    """Write `records` as "json" or "csv" in place of `output`, whole or not at all.
+    """Write `records` as "json" or "csv" to `output`, atomically.
 
     A file name that is not UTF-8 is in JSON the same name, by ``\\udc80`` to ``\\udcff`` for its bytes, as
     Python's `os.fsencode` reads it; in CSV it is printed so.
@@ -125,9 +125,9 @@ def _csv_cell(text: str) -> str:
 class CaptionJournal:
     """The captions of an unfinished output, a JSON line each, in ``OUTPUT.partial.jsonl`` beside it.
 
-    A kill leaves it there; the same command reads it and captions only what it lacks. It is removed
-    when its ``with`` block, in which the output is written, ends without an error. Only one process
-    at a time can have it.
+    After a kill the same command reads it and captions only the images that it lacks. It is removed
+    when its ``with`` block, in which the output is written, ends without an error. One process at a
+    time can use it.
 
     Args:
         output: the file that is written at the end.
@@ -162,9 +162,9 @@ class CaptionJournal:
     def extend(
         self, files: Sequence[Path], caption: Callable[[Sequence[Path]], Iterable[dict[str, Any]]]
     ) -> None:
-        """Add what `caption` yields for those of `files` that are not here yet, each as soon as it comes.
+        """Add what `caption` yields for the `files` that are not in the journal yet, one by one.
 
-        A signal that ends it leaves a line that says how far it came.
+        A signal that ends it logs how many are done.
         """
         stamps = {str(file): _stamp(file) for file in files}
         self._records = {
@@ -197,7 +197,7 @@ class CaptionJournal:
             yield {key: value for key, value in self._records[str(file)].items() if key != "stamp"}
 
     def _open(self) -> IO[bytes]:
-        """Write the journal as far as it holds, and open it to append."""
+        """Write the valid part of the journal, and open it to append."""
         with atomic_writer(self.path) as file:
             for record in [{"settings": self.settings}, *self._records.values()]:
                 file.write(checked_line(record))
@@ -212,7 +212,7 @@ class CaptionJournal:
             raise
 
     def _read(self) -> None:
-        """Take the captions of a journal that is there; images without one, or with an error, come again."""
+        """Read an existing journal; images without a caption, or with an error, are captioned again."""
         if not os.path.lexists(self.path):
             return
         with open_regular(self.path) as file:

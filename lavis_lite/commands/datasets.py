@@ -1,9 +1,8 @@
-"""Data sets: listing them, checking their images, looking at what a model is trained on."""
+"""``lavis-lite datasets``: list data sets, check their images, show what a model is trained on."""
 
 from __future__ import annotations
 
 import argparse
-import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lavis_lite.commands.arguments import add_import_argument, non_negative_int, positive_int
+
 if TYPE_CHECKING:
     from lavis_lite.datasets.annotations.parquet_files import StoredImage
-
-from lavis_lite.commands.arguments import add_import_argument, non_negative_int, positive_int
 
 SHOWN = 20
 
@@ -27,26 +26,25 @@ def add_parser(commands: Any) -> None:
     kinds = parser.add_subparsers(dest="kind", metavar="check|show")
     check = kinds.add_parser("check", help="open every annotated image", allow_abbrev=False)
     check.add_argument("--num-workers", type=non_negative_int, default=2)
+    check.add_argument("--split", help="default: all splits")
     check.set_defaults(execute=_execute_check)
     show = kinds.add_parser("show", help="write a page of samples", allow_abbrev=False)
-    show.add_argument("-n", type=positive_int, default=50, help="samples to show")
+    show.add_argument("-n", type=positive_int, default=50, help="number of samples")
     show.add_argument("--output", "-o", required=True, help="html file")
+    show.add_argument("--split", default="train")
     show.set_defaults(execute=_execute_show)
-    for command, splits in ((check, None), (show, "train")):
+    for command in (check, show):
         command.add_argument("name", help="data set")
-        command.add_argument(
-            "--split", default=splits, help="all of them when left out" if not splits else None
-        )
         command.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the data set")
         add_import_argument(command)
 
 
 def dataset_settings(name: str, options: Sequence[str]) -> dict[str, Any]:
-    """Return a data set's default settings with ``KEY=VALUE`` options over them.
+    """Return the default settings of a data set, overridden by ``KEY=VALUE`` options.
 
     Raises:
         UnknownNameError: no such data set; the message names the nearest.
-        ConfigError: an option that the data set does not have, or whose value cannot be.
+        ConfigError: an unknown option, or an invalid value.
     """
     from omegaconf import OmegaConf
 
@@ -56,8 +54,10 @@ def dataset_settings(name: str, options: Sequence[str]) -> dict[str, Any]:
     from lavis_lite.datasets import builders  # noqa: F401 (registers them)
 
     builder = registry.get_builder_class(name)
-    defaults = dataset_defaults(builder, name) if builder.default_configs else {}
-    settings = OmegaConf.to_container(OmegaConf.merge(defaults, read_options(options)), resolve=True)
+    merged = OmegaConf.merge(dataset_defaults(builder, name), read_options(options))
+    plain = OmegaConf.to_container(merged, resolve=True)
+    assert isinstance(plain, dict)
+    settings = {str(key): value for key, value in plain.items()}
     if options:
         parse(builder.Config, settings, where=f"datasets.{name}")
     return settings
@@ -75,41 +75,40 @@ def _execute_list(options: argparse.Namespace) -> int:
 
 
 def list_datasets() -> Iterator[tuple[str, str, str]]:
-    """Yield the name of each data set, which of its splits have their files here, and what it is."""
+    """Yield the name of each data set, the splits whose files exist, and a description."""
     from lavis_lite.common.registry import registry
     from lavis_lite.datasets.builders import dataset_zoo
 
     for name in dataset_zoo.get_names():
-        builder = registry.get_builder_class(name)
-        lines = (builder.__doc__ or "").strip().splitlines()
-        yield name, _files_here(name), lines[0] if lines else "(no description)"
+        description = (registry.get_builder_class(name).__doc__ or "").strip()
+        yield name, _splits_here(name), description.partition("\n")[0] or "(no description)"
 
 
-def _files_here(name: str) -> str:
+def _splits_here(name: str) -> str:
     from lavis_lite.common.storage.cache import NoCacheError, resolve
+    from lavis_lite.datasets.builders.base_builder import as_list
 
     annotations = (dataset_settings(name, []).get("build_info") or {}).get("annotations") or {}
     if not annotations:
         return "yours"
     here = []
     for split, info in annotations.items():
-        storage = info.get("storage") or []
-        files = [storage] if isinstance(storage, str) else storage
+        files = as_list(info.get("storage"))
         try:
             if files and all(resolve(file).is_file() for file in files):
                 here.append(split)
-        except NoCacheError:  # then no file can be in it
+        except NoCacheError:
             continue
     return ", ".join(here) or "none"
 
 
 @dataclass
 class CheckReport:
-    """What is wrong with the images of a split.
+    """The errors in the images of a split.
 
     Attributes:
-        images: how many different ones are annotated.
-        causes: how often each kind of fault occurs.
+        images: number of different annotated images.
+        causes: number of images by kind of error.
         bad: (image, reason) of each that cannot be used.
     """
 
@@ -140,7 +139,7 @@ def _execute_check(options: argparse.Namespace) -> int:
 def check_images(
     name: str, settings: dict[str, Any], split: str | None = None, num_workers: int = 2
 ) -> Iterator[CheckReport]:
-    """Open every image that a data set's annotations name, in parallel; yield a report a split.
+    """Open every annotated image of a data set, in parallel; yield a report for each split.
 
     Raises:
         ConfigError: no such split, or a data set without image files.
@@ -150,22 +149,23 @@ def check_images(
     from lavis_lite.common.logs.progress import Progress
     from lavis_lite.common.registry import registry
     from lavis_lite.datasets.annotations.image_names import media_of
+    from lavis_lite.datasets.base_dataset import BaseDataset
 
     builder = registry.get_builder_class(name).from_config(settings)
-    builder.refuse_missing = False  # each is to be listed here
+    builder.refuse_missing = False  # they are reported here
     for one in [split] if split else builder.splits():
         dataset = builder.build(one)
-        if not hasattr(dataset, "annotations") or not hasattr(dataset, "image_root"):
+        if not isinstance(dataset, BaseDataset):
             raise ConfigError(
                 f"{name}: is no data set of image files; `lavis-lite shards info` looks at shards."
             )
-        images = list(dict.fromkeys(itertools.chain.from_iterable(map(media_of, dataset.annotations))))
+        images = list(dict.fromkeys(image for record in dataset.annotations for image in media_of(record)))
         report = CheckReport(one, len(images))
         sources = [dataset.stored_images.get(image, dataset.image_root / image) for image in images]
         pool = ProcessPoolExecutor(max(1, num_workers), initializer=leave_signals_to_parent, initargs=(0,))
         try:
             with Progress(len(sources), f"check {one}") as progress:
-                for image, reason in zip(images, pool.map(_fault_of, sources, chunksize=64), strict=True):
+                for image, reason in zip(images, pool.map(_error_of, sources, chunksize=64), strict=True):
                     progress.advance()
                     if reason is not None:
                         report.bad.append((image, reason))
@@ -175,7 +175,7 @@ def check_images(
         yield report
 
 
-def _fault_of(source: Path | StoredImage) -> str | None:
+def _error_of(source: Path | StoredImage) -> str | None:
     from lavis_lite.common.media.images import ImageError, open_image
 
     try:
@@ -192,7 +192,7 @@ def _execute_show(options: argparse.Namespace) -> int:
 
     import_modules(options.imports)
     settings = dataset_settings(options.name, options.options)
-    if not settings.get("vis_processor"):  # a run takes its model's; here BLIP's stand for them
+    if not settings.get("vis_processor"):  # a run uses those of its model
         settings["vis_processor"] = {
             "train": {"name": "blip_image_train"},
             "eval": {"name": "blip_image_eval"},

@@ -1,4 +1,4 @@
-"""What a run came to: its page and its metrics."""
+"""The report and the metrics of a run folder."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def constant_lr(step: int, plan: SchedulePlan) -> float:
 
 def parameter_groups(
     model: nn.Module, weight_decay: float, lr_scale: Mapping[str, float]
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Return optimizer groups of the trainable parameters, by decay and by learning-rate factor.
 
     Vectors and scalars (biases, norms, temperatures) do not decay.
@@ -81,7 +81,7 @@ def parameter_groups(
             parts = [name for name, _ in model.named_children()]
             raise ValueError(f"run.lr_scale: the model has no part {part!r}.{suggest(part, parts)}")
     # By whether they decay, not by how much: so the groups stay the same when `weight_decay` changes.
-    groups: dict[tuple[float, bool], dict[str, object]] = {}
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, parameter in named:
         matching = [part for part in lr_scale if name == part or name.startswith(part + ".")]
         scale = lr_scale[max(matching, key=len)] if matching else 1.0
@@ -112,7 +112,8 @@ class MuonWithAdamW:
         linear = {id(part.weight) for part in model.modules() if isinstance(part, nn.Linear)}
         # The language-model head is the embedding matrix, whose rows are words.
         linear -= {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
-        matrices, others = [], []
+        matrices: list[dict[str, Any]] = []
+        others: list[dict[str, Any]] = []
         for group in groups:
             for chosen, wanted in ((matrices, True), (others, False)):
                 parameters = [p for p in group["params"] if (id(p) in linear) == wanted]

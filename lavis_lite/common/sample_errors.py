@@ -1,18 +1,18 @@
-"""Errors of what a model is given; known to models, and to those that call them."""
+"""Errors about the input of a model, for models and for the code that calls them."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Something that the model cannot take; the message says what it is and what to give instead."""
+    """Input that the model cannot use; the message says what it is and what is expected."""
 
 
 class MissingKeyError(InputError):
-    """Samples without a key that the model needs.
+    """Samples lack a key that the model needs.
 
     Args:
-        key: the missing one.
-        message: says what the samples hold instead.
+        key: the missing key.
+        message: what the samples hold instead.
     """
 
     def __init__(self, key: str, message: str) -> None:

@@ -62,7 +62,8 @@ def seeded_scope(*key: int | str) -> Iterator[None]:
 def rng_state() -> dict[str, Any]:
     """Return the state of all global generators, as values that a weights-only load accepts."""
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    numpy_state: Any = np.random.get_state()  # numpy's annotation also allows the other form
+    name, keys, position, has_gauss, cached = numpy_state
     return {
         "python": [version, list(words), gauss],
         "numpy": [name, keys.tolist(), int(position), int(has_gauss), float(cached)],

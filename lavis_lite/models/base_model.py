@@ -167,7 +167,11 @@ class BaseModel(nn.Module):
             parameters[name].copy_(value)
 
     def load_weights(self, state_dict: Mapping[str, Tensor], source: str) -> None:
-        """Load `state_dict`, strictly; a subclass bridges here the differences that it knows."""
+        """Load `state_dict` strictly; a subclass resolves here the differences that it knows.
+
+        Raises:
+            CheckpointError: keys are missing or have another shape; all are named.
+        """
         load_strictly(self, state_dict, source)
 
     def text_collator(self) -> Callable[[dict[str, Any]], dict[str, Any]] | None:

@@ -1,7 +1,7 @@
 """A captioner as two graphs for other runtimes: an image encoder, and one step of the decoder.
 
-The encoder runs once an image, the step once a token; who drives them (greedy, beams) is up to the
-runtime. Both take any number of images; the step's rows are `rows_per_image` to an image.
+The encoder runs once for each image, the step once for each token; the runtime does the search (greedy,
+beams). Both take any number of images; the step has `rows_per_image` rows for each.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STEP_OUTPUTS = ("logits", "new_self_keys", "new_self_values")
 
 
 class ImageEncoder(nn.Module):
-    """From pixels to what the decoder attends to."""
+    """From pixels to the keys and values that the decoder reads."""
 
     def __init__(self, model: BlipCaption) -> None:
         super().__init__()
@@ -29,9 +29,9 @@ class ImageEncoder(nn.Module):
         self.text_model = model.text_decoder.bert
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image_embeds (images, tokens, width), then keys and values.
+        """Return image_embeds (images, tokens, width), keys and values.
 
-        These are (layers, images, heads, tokens, head_dim).
+        The latter are (layers, images, heads, tokens, head_dim).
         """
         image_embeds = self.visual_encoder(image)
         layers = self.text_model.project_image(image_embeds)
@@ -40,7 +40,7 @@ class ImageEncoder(nn.Module):
 
 
 class DecodingStep(nn.Module):
-    """One token further, without state: the caches go in and come out."""
+    """Reads one token of each row. It has no state: the caches are inputs and outputs."""
 
     def __init__(self, model: BlipCaption) -> None:
         super().__init__()
@@ -59,11 +59,13 @@ class DecodingStep(nn.Module):
 
         Args:
             token_ids: (rows,), an image's rows adjacent.
-            positions: (rows,) place of the token in its row, 0 for the first.
-            self_keys: (layers, rows, heads, max_length, head_dim), zeros at the start; `self_values` too.
-            image_keys: from `ImageEncoder`; `image_values` too.
+            positions: (rows,) position of the token in its row, from 0.
+            self_keys: (layers, rows, heads, max_length, head_dim), zeros at first.
+            self_values: (layers, rows, heads, max_length, head_dim), zeros at first.
+            image_keys: from `ImageEncoder`.
+            image_values: from `ImageEncoder`.
         """
-        cache = _CarriedCache(self_keys, self_values)
+        cache = _FunctionalCache(self_keys, self_values)
         image_kv = [ImageKeyValues(*layer) for layer in zip(image_keys, image_values, strict=True)]
         hidden = self.decoder.bert(
             token_ids[:, None], mode="decoder", image_kv=image_kv, cache=cache, positions=positions[:, None]
@@ -71,8 +73,8 @@ class DecodingStep(nn.Module):
         return self.decoder.head(hidden[:, 0]), torch.stack(cache.keys), torch.stack(cache.values)
 
 
-class _CarriedCache:
-    """A `SelfAttentionCache` that makes new tensors in place of changing its own."""
+class _FunctionalCache:
+    """A cache like `SelfAttentionCache` that returns new tensors instead of writing to its tensors."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys = list(keys)
@@ -84,17 +86,21 @@ class _CarriedCache:
 
     def write(self, layer: int, positions: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         slots = torch.arange(self.max_length, device=positions.device)
-        here = (slots == positions)[:, None, :, None]  # (rows, 1, max_length, 1)
-        self.keys[layer] = torch.where(here, keys, self.keys[layer])
-        self.values[layer] = torch.where(here, values, self.values[layer])
+        is_written = (slots == positions)[:, None, :, None]  # (rows, 1, max_length, 1)
+        self.keys[layer] = torch.where(is_written, keys, self.keys[layer])
+        self.values[layer] = torch.where(is_written, values, self.values[layer])
         return self.keys[layer], self.values[layer]
 
 
 def export_image_encoder(model: BlipCaption, onnx_file: str | Path | None = None) -> ExportedProgram:
-    """Return the graph of `ImageEncoder`; write it as ONNX too, if a path is given.
+    """Return the graph of `ImageEncoder`.
+
+    Args:
+        model: to export.
+        onnx_file: also write the graph as ONNX to this path.
 
     Raises:
-        ImportError: ONNX is asked for without `pip install "lavis-lite[onnx]"`.
+        ImportError: ONNX without `pip install "lavis-lite[onnx]"`.
     """
     size = model.config.image_size
     inputs = (torch.zeros(2, 3, size, size),)
@@ -109,14 +115,16 @@ def export_decoding_step(
     rows_per_image: int = 1,
     onnx_file: str | Path | None = None,
 ) -> ExportedProgram:
-    """Return the graph of `DecodingStep`; write it as ONNX too, if a path is given.
+    """Return the graph of `DecodingStep`.
 
     Args:
-        max_length: tokens the caches hold, the prompt included.
+        model: to export.
+        max_length: maximum tokens in the caches, prompt included.
         rows_per_image: beams.
+        onnx_file: also write the graph as ONNX to this path.
 
     Raises:
-        ImportError: ONNX is asked for without `pip install "lavis-lite[onnx]"`.
+        ImportError: ONNX without `pip install "lavis-lite[onnx]"`.
     """
     config = model.text_config
     heads = config.num_attention_heads
@@ -149,17 +157,17 @@ def _export(
     with torch.no_grad():
         program = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes)
     if onnx_file is not None:
-        _write_onnx(program, names, Path(onnx_file))
+        try:
+            import onnxscript  # noqa: F401
+        except ImportError as error:
+            raise ImportError('ONNX files need more packages: pip install "lavis-lite[onnx]"') from error
+        Path(onnx_file).parent.mkdir(parents=True, exist_ok=True)
+        torch.onnx.export(
+            program,
+            f=str(onnx_file),
+            input_names=names[0],
+            output_names=names[1],
+            dynamo=True,
+            verbose=False,
+        )
     return program
-
-
-def _write_onnx(program: ExportedProgram, names: tuple[tuple[str, ...], tuple[str, ...]], path: Path) -> None:
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError('ONNX files need more packages: pip install "lavis-lite[onnx]"') from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    input_names, output_names = names
-    torch.onnx.export(
-        program, f=str(path), input_names=input_names, output_names=output_names, dynamo=True, verbose=False
-    )

@@ -97,7 +97,8 @@ def generate(
     if settings.use_nucleus_sampling:
         finished = _sample(decoder, prompt_ids, rows, settings, eos_id, num_captions, seed)
     elif settings.num_beams == 1 and num_captions == 1:
-        finished = _greedy(decoder, prompt_ids, rows, settings, eos_id)
+        logits = decoder.prefill(prompt_ids, rows.lengths)
+        finished = _extend(decoder, logits, rows, settings, eos_id, lambda scores, step: scores.argmax(-1))
     elif num_captions > settings.num_beams:
         raise ValueError(
             f"num_captions={num_captions} needs at least as many beams, but num_beams is "
@@ -150,14 +151,6 @@ def _ban_repeated_ngrams(scores: Tensor, rows: Rows, size: int) -> Tensor:
     banned = torch.zeros(scores.shape[0], vocab_size + 1, dtype=torch.bool, device=scores.device)
     banned = banned.scatter(1, windows[:, :, -1].masked_fill(~repeats, vocab_size), True)
     return scores.masked_fill(banned[:, :vocab_size], -torch.inf)
-
-
-def _greedy(
-    decoder: Decoder, prompt_ids: Tensor, rows: Rows, settings: GenerationSettings, eos_id: int
-) -> Rows:
-    """Take the best token at every step."""
-    logits = decoder.prefill(prompt_ids, rows.lengths)
-    return _extend(decoder, logits, rows, settings, eos_id, lambda scores, step: scores.argmax(-1))
 
 
 def _sample(

@@ -26,7 +26,10 @@ class BaseProcessor:
     class Config:
         """No settings."""
 
-    def __init__(self, config: Config | None = None) -> None:
+    # Any, because the `Config` of a subclass need not extend this one.
+    config: Any
+
+    def __init__(self, config: Any = None) -> None:
         self.config = config if config is not None else self.Config()
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Pictures beside what was said about them, small enough to travel inside a page."""
+"""Pictures with the texts of the model, small enough to be embedded in a page."""
 
 from __future__ import annotations
 
@@ -28,29 +28,30 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """What was said of a picture, or found for a text; where it could not be shown, the `problem`.
+    """A picture with what the model said, or a text with the pictures that it retrieved.
 
     Attributes:
-        caption: what the model said: a caption, an answer, a class, the texts it found.
-        more: further pictures, of a text that looked for some, the best first.
+        caption: what the model said (a caption, an answer, a class, the texts it retrieved), or the query.
+        error: why there is no picture.
+        more: further pictures of a query, the best first.
     """
 
     name: str
     caption: str
     references: list[str]
     picture: Thumbnail | None
-    problem: str | None
+    error: str | None
     more: list[Thumbnail] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Some of `total` items, or the `problem` that left none."""
+    """Some of `total` items, or the reason why there are none."""
 
     title: str
     items: list[GalleryItem] = field(default_factory=list)
     total: int = 0
-    problem: str | None = None
+    error: str | None = None
 
 
 def make_gallery(
@@ -59,18 +60,19 @@ def make_gallery(
     """Show at most `limit` of `records`, evenly spaced.
 
     Args:
+        title: heading.
         records: what a task recorded of each sample: mappings with "caption", "answer", "prediction" or
-            "found", and, as far as known, "image_path" (or "image"), "image_id", "references".
-        roots: folders that a relative image path may start from, the first that has it wins.
-        source: what to call the records in messages.
+            "found", and, if known, "image_path" (or "image"), "image_id", "references".
+        roots: folders that a relative image path may start from; the first that has it is used.
+        limit: how many items at most.
+        source: name of the records in messages.
     """
-    captioned = [record for record in records if isinstance(record, Mapping) and _SAID & record.keys()]
-    if not captioned:
-        found = "is empty" if not records else "holds nothing to show"
-        return Gallery(title, problem=f"{source} {found}.")
-    count = min(limit, len(captioned))
-    chosen = [captioned[index * len(captioned) // count] for index in range(count)]
-    return Gallery(title, [_item(record, roots) for record in chosen], len(captioned))
+    shown = [record for record in records if isinstance(record, Mapping) and _SAID & record.keys()]
+    if not shown:
+        return Gallery(title, error=f"{source} {'holds nothing to show' if records else 'is empty'}.")
+    count = min(limit, len(shown))
+    items = [_item(shown[index * len(shown) // count], roots) for index in range(count)]
+    return Gallery(title, items, len(shown))
 
 
 def make_thumbnail(path: Path) -> Thumbnail:
@@ -83,9 +85,9 @@ def make_thumbnail(path: Path) -> Thumbnail:
 
 
 def shrink(image: Image.Image) -> Thumbnail:
-    """Return an image so small that no side is longer than `THUMBNAIL_SIDE`; it is changed."""
+    """Return `image`, which is changed, so small that no side is longer than `THUMBNAIL_SIDE`."""
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
-    image.info.clear()  # where a photograph was taken does not belong in a report
+    image.info.clear()  # a report does not reveal where a photograph was taken
     content = io.BytesIO()
     image.save(content, "JPEG", quality=82)
     encoded = base64.b64encode(content.getvalue()).decode("ascii")
@@ -104,47 +106,37 @@ def _item(record: Mapping[str, Any], roots: Sequence[Path]) -> GalleryItem:
 
 
 def _shown(record: Mapping[str, Any], roots: Sequence[Path]) -> GalleryItem:
+    if record.get("query") == "text":
+        return _retrieved_pictures(record, roots)
     references = record.get("references") or []
     if not isinstance(references, list | tuple):
         references = [references]
-    if record.get("query") == "text":
-        return _found_pictures(record, roots)
-    picture, problem = _picture(record.get("image_path") or record.get("image"), roots)
-    name, said = _told(record)
     if "label" in record and not references:
         references = [f"class {record['label']}"]
-    return GalleryItem(
-        name=_text(name),
-        caption=_text(said),
-        references=list(dict.fromkeys(_text(reference) for reference in references)),
-        picture=picture,
-        problem=problem,
-    )
-
-
-def _told(record: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Return what was asked, or the name of the picture, and what the model said."""
     name = record.get("image_id", record.get("image", record.get("image_path", "")))
     if "caption" in record:
-        return name, record["caption"]
-    if "answer" in record:
-        return record.get("question", name), record["answer"]
-    if "found" in record:
-        return name, "\n".join(f"{hit['score']:.2f}  {hit['text']}" for hit in record["found"])
-    return record.get("text_input") or name, f"class {record['prediction']}"
+        said = record["caption"]
+    elif "answer" in record:
+        name, said = record.get("question", name), record["answer"]
+    elif "found" in record:
+        said = "\n".join(f"{hit['score']:.2f}  {hit['text']}" for hit in record["found"])
+    else:
+        name, said = record.get("text_input") or name, f"class {record['prediction']}"
+    picture, error = _picture(record.get("image_path") or record.get("image"), roots)
+    return GalleryItem(_text(name), _text(said), list(dict.fromkeys(map(_text, references))), picture, error)
 
 
-def _found_pictures(record: Mapping[str, Any], roots: Sequence[Path]) -> GalleryItem:
-    """Return a text with the pictures that it found, the best one large."""
-    found = [_picture(hit.get("image_path"), roots) for hit in record["found"]]
-    pictures = [picture for picture, _ in found if picture is not None]
+def _retrieved_pictures(record: Mapping[str, Any], roots: Sequence[Path]) -> GalleryItem:
+    """Return a text with the pictures that it retrieved, the best one large."""
+    hits = [_picture(hit.get("image_path"), roots) for hit in record["found"]]
+    pictures = [picture for picture, _ in hits if picture is not None]
     places = [place for place, hit in enumerate(record["found"], start=1) if hit.get("right")]
     return GalleryItem(
-        name=f"its picture is at place {int(record['rank']) + 1}" if not places else "",
+        name="" if places else f"its picture is at place {int(record['rank']) + 1}",
         caption=_text(record["text"]),
         references=[f"its picture is at place {place}" for place in places],
         picture=pictures[0] if pictures else None,
-        problem=found[0][1] if found and not pictures else None,
+        error=hits[0][1] if hits and not pictures else None,
         more=pictures[1:],
     )
 

@@ -1,4 +1,4 @@
-"""The metrics of a run as texts for a table, with all that must be said beside the numbers."""
+"""The metrics of a run as cells of a table, with the remarks that belong to them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lavis_lite.common.results import MADE_WITH
 
 @dataclass
 class MetricsTable:
-    """Rows of (metric, one text a split), and what belongs beneath them."""
+    """Rows of (metric, a text per split), and the remarks below them."""
 
     splits: list[str] = field(default_factory=list)
     rows: list[tuple[str, list[str]]] = field(default_factory=list)
@@ -23,9 +23,11 @@ class MetricsTable:
 
 
 def metrics_table(by_split: Mapping[str, Any], notice: str | None = None) -> MetricsTable:
-    """Lay out ``{split: {metric: value}}``; texts such as "tokenizer" become remarks.
+    """Return the table of ``{split: {metric: value}}``; texts such as "tokenizer" become remarks.
 
-    The key "unavailable" of a split holds ``{metric: reason}``.
+    Args:
+        by_split: the key "unavailable" of a split maps metrics to reasons.
+        notice: shown above the table.
     """
     table = MetricsTable(notice=notice)
     cells: dict[str, dict[str, str]] = {}

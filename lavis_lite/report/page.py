@@ -1,4 +1,4 @@
-"""Pages of one file each: what a template says, everything in it escaped."""
+"""HTML pages of one file each, made from a template, with everything escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lavis_lite.common.files import atomic_writer
 
 
 def write_page(template: str, path: Path, **contents: Any) -> Path:
-    """Fill `template`, a file of this folder, into `path`, in one go; return `path`."""
+    """Write `template`, a file of this folder, with its `contents` to `path`, atomically; return `path`."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -1,11 +1,11 @@
-"""One HTML page that shows what a run was, how it went and what it says about pictures."""
+"""The HTML page of a run: its settings, curves, metrics and samples."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from lavis_lite.report.page import write_page
 
 NOTES_SHOWN = 50
 YEAR_9999 = 253_370_764_800  # seconds since 1970; datetime reaches no further
-# keys of the config's run section that say the most, in the order shown
+# keys of the run section that are shown on top
 RUN_FACTS = {
     "task": "Task",
     "max_epoch": "Epochs planned",
@@ -37,6 +37,7 @@ RUN_FACTS = {
     "amp": "Precision",
     "seed": "Seed",
 }
+Chart = dict[str, list[tuple[float, float]]]  # name of a line -> its points
 LINE_HEAD = ("kind", "step", "epoch", "time", "split")
 
 
@@ -45,16 +46,16 @@ def write_run_report(
 ) -> Path:
     """Write report.html into `run_folder` and return its path.
 
-    The page holds everything it shows and asks nothing of a network. What the run has not left
-    (yet), or is damaged, is named in the page.
+    The page is one file that loads nothing from a network. It names the files that are missing or damaged.
 
     Args:
-        images: most pictures to show of each split and of the captioned folder.
+        run_folder: output folder of a run.
+        images: how many pictures to show at most of each split and of the captioned folder.
         captioned_folder_json: list of {"image", "caption"}, image paths relative to its folder.
 
     Raises:
-        NotADirectoryError: there is no such folder.
-        ConfigError: the folder is not that of a run; nothing is written into it.
+        NotADirectoryError: the folder does not exist.
+        ConfigError: it is not a run folder; nothing is written into it.
         ValueError: `images` is less than 1.
     """
     run = RunFolder(Path(run_folder))
@@ -65,11 +66,11 @@ def write_run_report(
 
 
 def check_run_folder(run: RunFolder) -> None:
-    """Return if `run` is the output folder of a run, be its small files damaged or missing.
+    """Check that `run` is the output folder of a run, even if files in it are damaged or missing.
 
     Raises:
-        NotADirectoryError: there is no such folder; the message names the nearest beside it.
-        ConfigError: it is a folder of something else.
+        NotADirectoryError: it does not exist; the message names the nearest folder beside it.
+        ConfigError: it is the folder of something else.
     """
     path = run.path
     if path.is_file():
@@ -82,10 +83,9 @@ def check_run_folder(run: RunFolder) -> None:
         raise NotADirectoryError(f"{path}: there is no such run folder; {hint}")
     if OutputReader(path).is_begun():
         raise ConfigError(f"{path}: is not a run folder but one of capfilt; use `lavis-lite capfilt report`.")
-    traces = (run.log_file, run.evaluate_file, run.checkpoints)
-    # The text and not the parsed config, which may be damaged.
-    config_of_run = re.search(r"^(model|run)\s*:", _raw_text(run.config_file), re.MULTILINE)
-    if config_of_run or any(trace.exists() for trace in traces):
+    # The text, not the parsed config: the file may be damaged.
+    has_config = re.search(r"^(model|run)\s*:", _raw_text(run.config_file), re.MULTILINE)
+    if has_config or any(path.exists() for path in (run.log_file, run.evaluate_file, run.checkpoints)):
         return
     raise ConfigError(
         f"{path}: is not a run folder (no config.yaml of a run, no log.jsonl, no evaluate.json); name the "
@@ -94,20 +94,25 @@ def check_run_folder(run: RunFolder) -> None:
 
 
 def _contents(run: RunFolder, images: int, captioned_folder_json: Path | None) -> dict[str, Any]:
-    config, config_problem = _read_config(run)
-    log, log_problem = _read_log(run)
+    config, config_error = _read_config(run)
+    log, log_error = _read_log(run)
     train_charts, metric_charts = _charts(log)
     notes = [_note(line) for line in log if line.get("kind") == "note"]
-    galleries = _split_galleries(run, images)
+    galleries = [
+        _gallery(f"Samples of {split}", path, (run.path, Path()), images, f"{path.parent.name}/{path.name}")
+        for split, path in sorted(_result_files(run.results).items())
+    ]
     if captioned_folder_json is not None:
-        galleries.append(_captioned_folder(Path(captioned_folder_json), images))
+        path = Path(captioned_folder_json)
+        title = f"Captioned folder {path.parent.resolve().name}"
+        galleries.append(_gallery(title, path, (path.parent, Path()), images, path.name))
     return {
         "title": _title(run, config),
         "folder": run.path.resolve().name,
         "facts": _facts(config, log),
         "config_text": _raw_text(run.config_file),
-        "config_problem": config_problem,
-        "log_problem": log_problem,
+        "config_error": config_error,
+        "log_error": log_error,
         "metrics": _metrics(run, log),
         "train_charts": train_charts,
         "metric_charts": metric_charts,
@@ -117,15 +122,12 @@ def _contents(run: RunFolder, images: int, captioned_folder_json: Path | None) -
     }
 
 
-# What the run was
-
-
 def _read_config(run: RunFolder) -> tuple[dict[str, Any], str | None]:
     if not run.config_file.is_file():
         return {}, f"The run left no {run.config_file.name}."
     try:
         config = run.config()
-    except Exception as error:  # the parsers of yaml and of interpolations raise many kinds
+    except Exception as error:  # the parsers of yaml and of interpolations raise many types
         return {}, f"{run.config_file.name} could not be read: {first_line(error)}"
     return (config, None) if isinstance(config, dict) else ({}, f"{run.config_file.name} holds no settings.")
 
@@ -171,11 +173,8 @@ def _facts(config: Mapping[str, Any], log: list[dict[str, Any]]) -> list[tuple[s
     return [(label, text) for label, text in facts if text]
 
 
-# How it went
-
-
 def _read_log(run: RunFolder) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the lines of the log that can be read, and which ones cannot; half a last line is left out."""
+    """Return the lines of the log and which ones are damaged; a last line without an end is left out."""
     name = run.log_file.name
     if not run.log_file.exists():
         return [], f"The run left no {name}, so there are no curves."
@@ -211,28 +210,30 @@ def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _charts(log: list[dict[str, Any]]) -> tuple[list[Markup], list[Markup]]:
-    """Return the charts of training, all losses in the first, and of each metric, a line a split."""
-    losses: dict[str, list[tuple[float, float]]] = {}
-    others: dict[str, list[tuple[float, float]]] = {}
-    metrics: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    """Return the charts of training, with all losses in the first, and of each metric, one line per split."""
+    losses: Chart = {}
+    others: Chart = {}
+    metrics: dict[str, Chart] = {}
     for line in log:
         step = _number(line, "step")
         if step is None:
             continue
         for name, value in _numbers(line).items():
             if line.get("kind") == "train":
-                group = losses if "loss" in name else others
-                group.setdefault(name, []).append((step, value))
+                chart, series = losses if "loss" in name else others, name
             elif line.get("kind") in ("valid", "test"):
-                split = str(line.get("split", line["kind"]))
-                metrics.setdefault(name, {}).setdefault(split, []).append((step, value))
-    train = [_chart(losses, "Training loss")] if losses else []
-    train += [_chart({name: points}, name) for name, points in others.items()]
-    return train, [_chart(by_split, name) for name, by_split in metrics.items()]
-
-
-def _chart(series: Mapping[str, list[tuple[float, float]]], title: str) -> Markup:
-    return Markup(line_chart(series, title, x_label="step"))  # line_chart has escaped it
+                chart, series = metrics.setdefault(name, {}), str(line.get("split", line["kind"]))
+            else:
+                continue
+            chart.setdefault(series, []).append((step, value))
+    train = {"Training loss": losses} if losses else {}
+    train |= {name: {name: points} for name, points in others.items()}
+    # line_chart returns markup with all names escaped
+    drawn = [
+        [Markup(line_chart(chart, title, x_label="step")) for title, chart in charts.items()]
+        for charts in (train, metrics)
+    ]
+    return drawn[0], drawn[1]
 
 
 def _note(line: Mapping[str, Any]) -> tuple[str, str]:
@@ -242,60 +243,40 @@ def _note(line: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _metrics(run: RunFolder, log: list[dict[str, Any]]) -> MetricsTable:
-    by_split, problem = _read_json(run.evaluate_file, dict)
+    by_split, error = _read_json(run.evaluate_file, dict)
     if by_split is not None:
         return metrics_table(by_split)
-    last = {
-        str(line.get("split", line["kind"])): _numbers(line)
-        for line in log
-        if line.get("kind") in ("valid", "test")
-    }
-    if last:
-        problem = f"{problem} These are the latest scores that were logged during training."
-    return metrics_table(last, problem)
+    lines = [line for line in log if line.get("kind") in ("valid", "test")]
+    latest = {str(line.get("split", line["kind"])): _numbers(line) for line in lines}
+    if latest:
+        error = f"{error} These are the latest scores that were logged during training."
+    return metrics_table(latest, error)
 
 
-# What it says about pictures
-
-
-def _split_galleries(run: RunFolder, images: int) -> list[Gallery]:
-    galleries = []
-    for split, path in sorted(_result_files(run.results).items()):
-        title = f"Samples of {split}"
-        records, problem = _read_json(path, list)
-        if records is None:
-            galleries.append(Gallery(title, problem=problem))
-        else:
-            roots = (run.path, Path())
-            galleries.append(make_gallery(title, records, roots, images, f"{path.parent.name}/{path.name}"))
-    return galleries
+def _gallery(title: str, path: Path, roots: Sequence[Path], images: int, source: str) -> Gallery:
+    records, error = _read_json(path, list)
+    if records is None:
+        return Gallery(title, error=error)
+    return make_gallery(title, records, roots, images, source)
 
 
 def _result_files(folder: Path) -> dict[str, Path]:
-    """Choose for each split its report file, or else its newest result."""
-    chosen: dict[str, tuple[tuple[float, bool], Path]] = {}
+    """Return for each split its report file, or else its newest result."""
+    newest: dict[str, tuple[tuple[float, bool], Path]] = {}
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         match = re.fullmatch(r"(.+?)(?:_epoch(\d+))?(_report)?\.json", path.name)
         if match is None or re.search(r"_rank\d+$", path.stem):
             continue
         split, epoch, report = match.groups()
-        # without an epoch in its name it is from the final evaluation
+        # without an epoch in its name, a file is of the final evaluation
         rank = (float(epoch) if epoch else math.inf, report is not None)
-        if split not in chosen or rank > chosen[split][0]:
-            chosen[split] = (rank, path)
-    return {split: path for split, (_, path) in chosen.items()}
-
-
-def _captioned_folder(path: Path, images: int) -> Gallery:
-    title = f"Captioned folder {path.parent.resolve().name}"
-    records, problem = _read_json(path, list)
-    if records is None:
-        return Gallery(title, problem=problem)
-    return make_gallery(title, records, (path.parent, Path()), images, path.name)
+        if split not in newest or rank > newest[split][0]:
+            newest[split] = (rank, path)
+    return {split: path for split, (_, path) in newest.items()}
 
 
 def _read_json(path: Path, kind: type) -> tuple[Any, str | None]:
-    """Return the content of `path`, or None and why there is none."""
+    """Return the content of `path`, or None and the reason."""
     if not path.exists():
         return None, f"There is no {path.name} yet."
     try:

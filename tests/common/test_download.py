@@ -88,6 +88,16 @@ def test_what_is_complete_is_not_asked_for_again(server, tmp_path):
     assert len(server.behaviour.requested) == 1
 
 
+def test_content_that_comes_again_is_no_progress(server, monkeypatch):
+    """Without ranges, a server that always cuts at the same place would otherwise be asked for ever."""
+    monkeypatch.setattr(web, "PROGRESS_BYTES", 100_000)
+    monkeypatch.setattr(web, "FIRST_WAIT_SECONDS", 0.001)
+    server.behaviour.cuts, server.behaviour.ranges = [300_000] * 9, False
+    with pytest.raises(DownloadError, match="in attempt 3"):
+        fetch(server.url, retries=2)
+    assert len(ranges_of(server)) == 3
+
+
 def test_a_new_version_on_the_server_is_not_glued_to_the_old(server):
     interrupted_fetch(server)
     server.behaviour.content, server.behaviour.headers = CONTENT[::-1], {"ETag": '"two"'}

@@ -38,14 +38,14 @@ def test_the_full_sizes_have_the_published_number_of_entries_and_parameters(tmp_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("arguments", "message"),
     [
-        (("blip_captions", "base"), UnknownNameError, r"Did you mean blip_caption"),
-        (("blip_caption", "bas"), UnknownNameError, r"has no type 'bas'. Did you mean base"),
+        (("blip_captions", "base"), r"Did you mean blip_caption"),
+        (("blip_caption", "bas"), r"has no type 'bas'. Did you mean base"),
     ],
 )
-def test_unknown_names_name_the_nearest(arguments, error, message):
-    with pytest.raises(error, match=message):
+def test_unknown_names_name_the_nearest(arguments, message):
+    with pytest.raises(UnknownNameError, match=message):
         load_model(*arguments)
 
 

@@ -239,7 +239,7 @@ def test_captions_of_a_run_in_parts_are_those_of_one_process(run_file):
         json.loads((folder / "result" / "test.json").read_text()) for folder in (run_file.output, alone)
     ]
     assert captions[0] == captions[1]
-    assert len({record["caption"] for record in captions[0]}) > 1 or len(captions[0]) == 10
+    assert len(captions[0]) == 10
 
 
 def test_unreadable_samples_are_counted_over_all_ranks(run_file, tmp_path):

@@ -1,4 +1,4 @@
-"""config.yaml of a run: written resolved, and read back as plain data, whoever wrote it."""
+"""config.yaml of a run: written with everything resolved, read as plain data, as it may be untrusted."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def write_saved_config(sections: Mapping[str, Any], path: Path) -> None:
 
 
 def read_saved_config(path: Path) -> dict[str, Any]:
-    """Return the config of a run as plain values; ``${...}`` in it is text, never looked up.
+    """Return the config of a run as plain values; ``${...}`` in it is not resolved.
 
     Raises:
         ConfigError: missing, damaged, too large, or not the sections of a config.

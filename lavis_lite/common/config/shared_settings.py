@@ -19,12 +19,12 @@ def with_shared_settings(
     sections: Mapping[str, Any], model_class: type[BaseModel], model: BaseModel.Config
 ) -> dict[str, Any]:
     """Return a copy of `sections` whose processors take from the model what both share, as the image size."""
-    sections = copy.deepcopy(dict(sections))
-    for owner in (sections.get("preprocess"), *(sections.get("datasets") or {}).values()):
+    shared = copy.deepcopy(dict(sections))
+    for owner in (shared.get("preprocess"), *(shared.get("datasets") or {}).values()):
         for _, settings, key, value in _shared_settings(owner, model_class, model):
             if _takes(settings.get("name"), key):
                 settings.setdefault(key, value)
-    return sections
+    return shared
 
 
 def _shared_settings(

@@ -23,6 +23,7 @@ __all__ = [
     "setup_logging",
 ]
 
+HANDLER_NAME = "lavis_lite"
 RUN_LOG_FILE = "run.log"
 
 
@@ -34,7 +35,7 @@ def setup_logging(rank: int = 0, folder: Path | None = None) -> None:
     opens one. A second call replaces the first.
     """
     root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if hasattr(handler, "set_up_by_lavis_lite")]:
+    for handler in [handler for handler in root.handlers if handler.name == HANDLER_NAME]:
         root.removeHandler(handler)
         handler.close()
     logging.getLogger("lavis_lite").setLevel(logging.INFO if rank == 0 else logging.WARNING)
@@ -48,7 +49,7 @@ def setup_logging(rank: int = 0, folder: Path | None = None) -> None:
 
 def _add(root: logging.Logger, handler: logging.Handler, formatter: logging.Formatter) -> None:
     handler.setFormatter(formatter)
-    handler.set_up_by_lavis_lite = True
+    handler.name = HANDLER_NAME  # a second call replaces the handlers of the first
     root.addHandler(handler)
 
 

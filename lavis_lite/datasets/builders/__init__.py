@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from torch.utils.data import Dataset
 
-from lavis_lite.common.config.layering import dataset_defaults
+from lavis_lite.common.config.layering import dataset_defaults, read_yaml
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
-from lavis_lite.datasets.builders import (
+from lavis_lite.datasets.builders import (  # noqa: F401 (registers them)
     caption,
     classification,
     custom,
     hf,
-    image_text_pair,
     nlvr,
     retrieval,
     video,
@@ -24,55 +25,35 @@ from lavis_lite.datasets.builders import (
 )
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 
-__all__ = [
-    "BaseDatasetBuilder",
-    "caption",
-    "classification",
-    "custom",
-    "dataset_zoo",
-    "hf",
-    "image_text_pair",
-    "load_dataset",
-    "nlvr",
-    "retrieval",
-    "video",
-    "vqa",
-    "web",
-]
+__all__ = ["BaseDatasetBuilder", "dataset_zoo", "load_dataset"]
 
 
 def load_dataset(
     name: str, cfg_path: str | None = None, vis_path: str | None = None, data_type: str | None = None
-) -> dict[str, Dataset]:
+) -> dict[str, Dataset[Any]]:
     """Return every split of the data set called `name`.
 
     Args:
-        cfg_path: a yaml in place of the default one.
+        cfg_path: a yaml to use instead of the default one.
         vis_path: the image folder.
-        data_type: "images", "videos" or "features", where a data set has several.
+        data_type: LAVIS's kind of data; without effect.
 
     Raises:
         UnknownNameError: no such data set; the message names the nearest.
-        ConfigError: files that are not there; says what to set.
+        ConfigError: missing files; says what to set.
     """
     builder_class = registry.get_builder_class(name)
-    settings: dict[str, Any] = (
-        dataset_defaults(builder_class, name) if cfg_path is None else _read(cfg_path, name)
-    )
+    if cfg_path is None:
+        settings = dataset_defaults(builder_class, name)
+    else:
+        content = OmegaConf.to_container(read_yaml(Path(cfg_path)), resolve=True)
+        datasets = content.get("datasets") if isinstance(content, dict) else None
+        if not datasets or name not in datasets:
+            raise ConfigError(f"{cfg_path}: its section datasets has no {name!r}.")
+        settings = datasets[name] or {}
     if vis_path is not None:
         settings["images"] = vis_path
-    if data_type is not None:
-        settings["data_type"] = data_type
     return builder_class.from_config(settings).build_datasets()
-
-
-def _read(cfg_path: str, name: str) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    datasets = OmegaConf.to_container(OmegaConf.load(cfg_path), resolve=True).get("datasets") or {}
-    if name not in datasets:
-        raise ConfigError(f"{cfg_path}: its section datasets has no {name!r}.")
-    return datasets[name] or {}
 
 
 class DatasetZoo:

@@ -1,4 +1,4 @@
-"""From a config section to data sets: where files lie, which class reads which split."""
+"""Building the splits of a data set from its config section."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from torch.utils.data import Dataset
 from lavis_lite.common.config.schema import ConfigError, parse
 from lavis_lite.common.registry import registry, suggest
 from lavis_lite.common.storage.cache import fetch, resolve
+from lavis_lite.datasets.annotations import Records, read_records
 from lavis_lite.datasets.annotations.image_names import locate, media_of, renamed
 from lavis_lite.datasets.annotations.parquet_files import STORED_KEY
+from lavis_lite.datasets.base_dataset import BaseDataset, Processor
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,7 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class AnnotationInfo:
-    """Files of one split: `storage` is where they lie or go, `url` where they come from."""
+    """The annotation files of a split.
+
+    Attributes:
+        url: where they are downloaded from.
+        md5: checksums of the downloads.
+        storage: local paths; relative ones are in the cache folder.
+    """
 
     url: str | list[str] | None = None
     md5: str | list[str] | None = None
@@ -30,7 +38,7 @@ class AnnotationInfo:
 
 @dataclass
 class ImagesInfo:
-    """The image folder; a relative one lies in the cache folder."""
+    """The image folder; a relative path is in the cache folder."""
 
     storage: str | None = None
 
@@ -44,28 +52,31 @@ class BuildInfo:
 
 
 class BaseDatasetBuilder:
-    """Make the splits of one data set.
+    """Builds the splits of one data set.
 
-    A subclass sets `train_dataset_cls` and `eval_dataset_cls`, or overrides `build`. Its default
-    yaml files, by variant, stand in `default_configs`.
+    A subclass sets `train_dataset_cls` and `eval_dataset_cls` and implements `check_records`, or
+    overrides `build`. `default_configs` names its default yaml files by variant.
+
+    Attributes:
+        refuse_missing: refuse a split if most of its images are missing.
     """
 
     default_configs: ClassVar[Mapping[str, str]] = {}
-    # Whether a split is refused of which most images are not there.
     refuse_missing: bool = True
-    train_dataset_cls: ClassVar[type | None] = None
-    eval_dataset_cls: ClassVar[type | None] = None
+    train_dataset_cls: ClassVar[type[BaseDataset] | None] = None
+    eval_dataset_cls: ClassVar[type[BaseDataset] | None] = None
 
     @dataclass
     class Config:
         """Settings of a data set.
 
         Attributes:
-            type: which variant of the data set, where it has several.
-            vis_processor, text_processor: {train: {name, ...}, eval: {name, ...}}; the model's own
-                where left out.
-            build_info: files by split, as LAVIS has it.
-            images: the image folder, in place of ``build_info.images.storage``.
+            type: variant of the data set, if it has several.
+            data_type: LAVIS's kind of data; without effect.
+            vis_processor, text_processor: {train: {name, ...}, eval: {name, ...}}; those of the model if
+                left out.
+            build_info: files by split, as in LAVIS.
+            images: the image folder, instead of ``build_info.images.storage``.
         """
 
         type: str = "default"
@@ -77,12 +88,9 @@ class BaseDatasetBuilder:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.vis_processors = {
-            split: build_processor(config.vis_processor.get(split)) for split in ("train", "eval")
-        }
-        self.text_processors = {
-            split: build_processor(config.text_processor.get(split)) for split in ("train", "eval")
-        }
+        splits = ("train", "eval")
+        self.vis_processors = {split: build_processor(config.vis_processor.get(split)) for split in splits}
+        self.text_processors = {split: build_processor(config.text_processor.get(split)) for split in splits}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any] | None = None) -> Self:
@@ -102,65 +110,77 @@ class BaseDatasetBuilder:
         """Return the names of the splits that can be built."""
         return list(self.config.build_info.annotations)
 
-    def build_datasets(self) -> dict[str, Dataset]:
+    def build_datasets(self) -> dict[str, Dataset[Any]]:
         """Return every split by name."""
         return {split: self.build(split) for split in self.splits()}
 
-    def build(self, split: str) -> Dataset:
-        """Return one split; training splits augment and the others do not.
+    def build(self, split: str) -> Dataset[Any]:
+        """Return one split; only the split "train" is augmented.
 
         Raises:
-            ConfigError: no such split, or files that are not there; says what to set.
+            ConfigError: no such split, or missing files; says what to set.
+            AnnotationError: invalid annotations, or most images are missing.
         """
         self.check_split(split)
-        files = self.annotation_files(split)
-        root = self.image_root()
         is_train = split == "train"
-        processors = self.processors(is_train)
-        dataset_class = self.train_dataset_cls if is_train else self.eval_dataset_cls
-        records, missing = self.locate_images(self.read(files, is_train), root, split)
-        dataset = dataset_class(records, root, *processors)
+        root = self.image_root()
+        records = self.read(self.annotation_files(split), is_train)
+        records, missing = self.locate_images(records, root, split)
+        dataset = self.dataset(records, root, is_train)
         dataset.missing_images = missing
         return dataset
 
     def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
-        """Return the checked annotations in `files`."""
+        """Return the checked records of all `files`."""
+        return [record for path in files for record in self.check_records(read_records(path), is_train)]
+
+    def check_records(self, records: Records, is_train: bool) -> list[dict[str, Any]]:
+        """Return the records of one file with the keys that the data set reads.
+
+        Raises:
+            AnnotationError: invalid records; names file, record and key.
+        """
         raise NotImplementedError
+
+    def dataset(self, records: list[dict[str, Any]], image_root: Path, is_train: bool) -> BaseDataset:
+        """Return the data set of checked records."""
+        dataset_class = self.train_dataset_cls if is_train else self.eval_dataset_cls
+        assert dataset_class is not None, f"{type(self).__name__} must set its dataset classes"
+        return dataset_class(records, image_root, *self.processors(is_train))
 
     def locate_images(
         self, records: list[dict[str, Any]], root: Path, split: str | None
     ) -> tuple[list[dict[str, Any]], list[str]]:
-        """Return `records` with the names that their images have in `root`, and the names that are missing.
+        """Return `records` with the names of their files in `root`, and the names without a file.
 
         Args:
-            split: that the records belong to; None where they are those of all splits.
+            split: the split of the records; None if they are those of all splits.
 
         Raises:
-            AnnotationError: most are missing, or a name means several files.
+            AnnotationError: most images are missing, or a name could mean several files.
         """
-        files = [record for record in records if STORED_KEY not in record]
-        names = (name for record in files for name in media_of(record))
+        names = (name for record in records if STORED_KEY not in record for name in media_of(record))
         what = f"datasets.{self.name}" + (f", split {split!r}" if split else "")
         match = locate(names, root, what, self.refuse_missing)
         if match.renamed:
             records = [renamed(record, match.renamed) for record in records]
         return records, match.missing
 
-    def processors(self, is_train: bool) -> tuple[Any, Any]:
+    def processors(self, is_train: bool) -> tuple[Processor, Processor]:
         """Return the image and the text processor of a split."""
         split = "train" if is_train else "eval"
         return self.vis_processors[split], self.text_processors[split]
 
     def check_split(self, split: str) -> None:
-        """Refuse a split that this data set does not have."""
+        """Raise `ConfigError` if this data set does not have `split`."""
         if split not in self.splits():
             raise ConfigError(f"datasets.{self.name}: has no split {split!r}.{suggest(split, self.splits())}")
 
     def annotation_files(self, split: str) -> list[Path]:
-        """Return the local annotation files of a split, fetched where they have a url and are not here."""
+        """Return the local annotation files of a split; missing ones that have a url are downloaded."""
         info = self.config.build_info.annotations[split]
         where = f"datasets.{self.name}.build_info.annotations.{split}"
-        storages, urls, checksums = _as_list(info.storage), _as_list(info.url), _as_list(info.md5)
+        storages, urls, checksums = map(as_list, (info.storage, info.url, info.md5))
         files = []
         for index in range(max(len(storages), len(urls))):
             local = resolve(storages[index]) if index < len(storages) else None
@@ -180,17 +200,17 @@ class BaseDatasetBuilder:
         return files
 
     def image_folder(self) -> Path | None:
-        """Return the image folder that is set, which may not be there; None where none is set."""
-        if self.config.images:  # the user's own path, from the working directory
-            return Path(self.config.images).expanduser()
-        storage = self.config.build_info.images.storage  # ours, in the cache
+        """Return the configured image folder, which may not exist; None if none is configured."""
+        if self.config.images:
+            return Path(self.config.images).expanduser()  # relative to the working directory
+        storage = self.config.build_info.images.storage
         return None if storage is None else resolve(storage)
 
     def image_root(self) -> Path:
         """Return the image folder.
 
         Raises:
-            ConfigError: it is not set, or not there.
+            ConfigError: it is not set, or does not exist.
         """
         root = self.image_folder()
         if root is None:
@@ -203,7 +223,7 @@ class BaseDatasetBuilder:
         return root
 
 
-def build_processor(settings: Mapping[str, Any] | None) -> Any:
+def build_processor(settings: Mapping[str, Any] | None) -> Processor:
     """Return the processor of ``{name: ..., ...settings}``, or one that changes nothing."""
     if not settings or not settings.get("name"):
         return _unchanged
@@ -215,7 +235,8 @@ def _unchanged(item: Any) -> Any:
     return item
 
 
-def _as_list(value: str | list[str] | None) -> list[str]:
+def as_list(value: str | list[str] | None) -> list[str]:
+    """Return a setting that may be one text, several, or none, as a list."""
     if value is None:
         return []
     return [value] if isinstance(value, str) else list(value)

@@ -7,22 +7,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch.utils.data import Dataset
-
 from lavis_lite.common.registry import registry
-from lavis_lite.datasets.annotations import Records, read_records
+from lavis_lite.datasets.annotations import Records
+from lavis_lite.datasets.base_dataset import BaseDataset
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 from lavis_lite.datasets.classification import ClassificationDataset, check_labels, labeled_folders
 
 
 class ClassificationBuilder(BaseDatasetBuilder):
-    """Records with an image and a label, and a sentence where `has_text`."""
+    """Records with an image and a label.
+
+    Attributes:
+        has_text: whether records have a sentence, too.
+    """
 
     has_text: ClassVar[bool] = False
 
     @dataclass
     class Config(BaseDatasetBuilder.Config):
-        """Settings.
+        """Settings of a data set of labels.
 
         Attributes:
             classes: names of the labels, in the order of their numbers.
@@ -36,24 +39,14 @@ class ClassificationBuilder(BaseDatasetBuilder):
         """Return the names of the classes, by number."""
         return self.config.classes
 
-    def build(self, split: str) -> Dataset:
-        """Return one split."""
-        self.check_split(split)
-        is_train = split == "train"
-        root = self.image_root()
-        records = self.read(self.annotation_files(split), is_train)
-        records, missing = self.locate_images(records, root, split)
-        dataset = ClassificationDataset(records, root, *self.processors(is_train), classes=self.class_names())
-        dataset.missing_images = missing
-        return dataset
+    def dataset(self, records: list[dict[str, Any]], image_root: Path, is_train: bool) -> BaseDataset:
+        """Return the data set of checked records."""
+        processors = self.processors(is_train)
+        return ClassificationDataset(records, image_root, *processors, classes=self.class_names())
 
-    def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
-        """Return the checked records of all files."""
-        return [
-            record
-            for path in files
-            for record in check_labels(read_records(path), self.class_names(), self.has_text)
-        ]
+    def check_records(self, records: Records, is_train: bool) -> list[dict[str, Any]]:
+        """Return records with "image", "label" as a number, and "sentence" if `has_text`."""
+        return check_labels(records, self.class_names(), self.has_text)
 
 
 @registry.register_builder("snli_ve")
@@ -66,17 +59,17 @@ class SNLIVisualEntailmentBuilder(ClassificationBuilder):
 
 @registry.register_builder("imagenet")
 class ImageNetBuilder(ClassificationBuilder):
-    """A folder a split (``train``, ``val``), in each one folder a class: ImageNet, or images of your own."""
+    """ImageNet, or any folder with one folder for each split and in it one for each class."""
 
     default_configs: ClassVar[Mapping[str, str]] = {"default": "imagenet"}
 
     def splits(self) -> list[str]:
-        """Return the folders that there are."""
+        """Return the splits that have a folder."""
         root = self.image_root()
         return [name for name in ("train", "val", "test") if (root / name).is_dir()]
 
-    def build(self, split: str) -> Dataset:
-        """Return one split; classes are numbered as in "train", whatever the split has of them."""
+    def build(self, split: str) -> BaseDataset:
+        """Return one split; classes are numbered as in "train", even if the split lacks some of them."""
         self.check_split(split)
         root = self.image_root() / split
         records, names = labeled_folders(root)

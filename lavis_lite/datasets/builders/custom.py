@@ -1,4 +1,4 @@
-"""A person's own images and captions: a folder and one file, or texts beside the images."""
+"""The user's own images and captions: a folder and one file, or texts beside the images."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
-
-from torch.utils.data import Dataset
 
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.media.image_files import find_images
@@ -22,41 +20,41 @@ from lavis_lite.datasets.annotations import (
     check_caption_records,
     group_by_image,
     listed,
-    read_records,
     value_of,
 )
 from lavis_lite.datasets.annotations.caption_files import CAPTION_SUFFIXES, captions_beside
 from lavis_lite.datasets.annotations.parquet_files import STORED_KEY
+from lavis_lite.datasets.base_dataset import BaseDataset
 from lavis_lite.datasets.builders.caption import CaptionBuilder
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-# What a file may call a split -> our name. "restval" is Karpathy's; everybody trains on it.
+# Names of splits in annotations -> ours. "restval" is Karpathy's, and used for training.
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "restval"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 
+# Records, their image folder, and names of images without a file.
+Located = tuple[list[dict[str, Any]], Path, list[str]]
 
-@registry.register_builder("caption_json")
-class CaptionJsonBuilder(CaptionBuilder):
-    """Images in a folder, captions in one ``.json``, ``.jsonl``, ``.csv``, ``.tsv`` or ``.parquet`` file.
 
-    The file maps file names to a caption or a list of captions, or lists records that have an image
-    ("image", "file_name", ...) and a caption ("caption", "text", ...). Where its records name their split,
-    they are in that split; else the images are divided into train, val and test, the same way every time.
+class OwnCaptionsBuilder(CaptionBuilder):
+    """Captions of one source, divided into splits: as the records say, or else by file name.
+
+    A subclass implements `source`, and `read`, which returns records with a list of captions each.
     """
 
     @dataclass
     class Config(CaptionBuilder.Config):
-        """Settings.
+        """Settings of data that is divided into splits.
 
         Attributes:
-            annotations: the file, for all splits; or set ``build_info.annotations`` split by split.
-            val_fraction: share of the images that validates.
-            test_fraction: share of the images that is tested on.
+            annotations: the file of captions.
+            val_fraction: share of the images in the split "val".
+            test_fraction: share of the images in the split "test".
         """
 
         annotations: str | None = None
@@ -64,17 +62,11 @@ class CaptionJsonBuilder(CaptionBuilder):
         test_fraction: float = 0.1
 
         def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that cannot be."""
-            complaints = super().check()
-            if self.annotations is None and not self.build_info.annotations:
-                complaints.append(("annotations", "is missing; name the file that holds the captions."))
-            if self.annotations is not None and self.build_info.annotations:
-                complaints.append(
-                    ("annotations", "is set beside build_info.annotations; leave one of them out.")
-                )
+            """Return the key and the error of each invalid value."""
+            errors = super().check()
             if not (self.val_fraction >= 0 and 0 <= self.test_fraction < 1 - self.val_fraction):
-                complaints.append(("val_fraction", "and test_fraction must leave some images to train on."))
-            return complaints
+                errors.append(("val_fraction", "and test_fraction must leave some images to train on."))
+            return errors
 
     config: Config
 
@@ -82,20 +74,15 @@ class CaptionJsonBuilder(CaptionBuilder):
         super().__init__(config)
         self._images_by_split: dict[str, set[str]] = {}
 
+    def source(self) -> Path:
+        """Return the file or folder of all splits."""
+        raise NotImplementedError
+
     def splits(self) -> list[str]:
-        """Return the names of the splits: those that the records name, if they do, or else all three.
+        """Return the names of the splits."""
+        return list(SPLITS)
 
-        Raises:
-            AnnotationError: the annotation file is there, and cannot be used.
-        """
-        if self.config.build_info.annotations:
-            return super().splits()
-        if not self.annotation_file().exists():  # which is an error once a split is built
-            return list(SPLITS)
-        named = {record[SPLIT_KEY] for record in self._all_records if SPLIT_KEY in record}
-        return [split for split in SPLITS if split in named or not named]
-
-    def build(self, split: str) -> Dataset:
+    def build(self, split: str) -> BaseDataset:
         """Return one split.
 
         Raises:
@@ -110,69 +97,58 @@ class CaptionJsonBuilder(CaptionBuilder):
         dataset = self.dataset(records, root, is_train)
         names = {record["image"] for record in records}
         dataset.missing_images = [name for name in missing if name in names]
-        self._name_overlap(split, names)
+        self._warn_of_overlap(split, names)
         return dataset
-
-    def annotation_file(self) -> Path:
-        """Return the file of all splits."""
-        return Path(str(self.config.annotations)).expanduser()
-
-    def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
-        """Return the checked annotations of all files, each with a list of captions."""
-        return [record for path in files for record in self._read(path)]
 
     @cached_property
     def _all_records(self) -> list[dict[str, Any]]:
-        """The records of the file of all splits."""
-        return self.read([self.annotation_file()], is_train=False)
+        return self.read([self.source()], is_train=False)
 
     @cached_property
-    def _all_located(self) -> tuple[list[dict[str, Any]], Path, list[str]]:
+    def _all_located(self) -> Located:
         return self._located(self._all_records, None)
 
     @cached_property
     def _divided(self) -> dict[str, list[dict[str, Any]]]:
-        """The records of the file of all splits, one an image, by split."""
+        """The records of the source by split, one for each image."""
         records = self._all_located[0]
         if any(SPLIT_KEY in record for record in records):
             return {
-                split: list(group_by_image(record for record in records if record[SPLIT_KEY] == split))
+                split: group_by_image(record for record in records if record[SPLIT_KEY] == split)
                 for split in SPLITS
             }
-        return self._shares(list(group_by_image(records)))
+        records = group_by_image(records)
+        # by a hash of the file names, so that the split of an image does not change
+        images = sorted((r["image"] for r in records), key=lambda image: key_seed("split", image))
+        val, test = (
+            max(1, round(fraction * len(records))) if fraction > 0 else 0
+            for fraction in (self.config.val_fraction, self.config.test_fraction)
+        )
+        split_of = dict.fromkeys(images, "train")
+        split_of |= dict.fromkeys(images[:val], "val")
+        split_of |= dict.fromkeys(images[val : val + test], "test")
+        return {
+            split: [record for record in records if split_of[record["image"]] == split] for split in SPLITS
+        }
 
-    def _records_of(self, split: str) -> tuple[list[dict[str, Any]], Path, list[str]]:
-        """Return the records of a split, one an image, the image folder, and the names of missing images."""
-        if self.config.build_info.annotations:
-            files = self.annotation_files(split)
-            records, root, missing = self._located(self.read(files, split == "train"), split)
-            return list(group_by_image(records)), root, missing
+    def _records_of(self, split: str) -> Located:
         records = self._divided[split]
         if not records:
             raise ConfigError(
-                f"datasets.{self.name}: the split {split!r} of {self.annotation_file()} is empty; raise its "
+                f"datasets.{self.name}: the split {split!r} of {self.source()} is empty; raise its "
                 f"fraction, add images, or take it out of run.{'valid' if split == 'val' else split}_splits."
             )
         return (records, *self._all_located[1:])
 
-    def _located(
-        self, records: list[dict[str, Any]], split: str | None
-    ) -> tuple[list[dict[str, Any]], Path, list[str]]:
-        """Return `records` with the names of their files, the image folder, and the missing names."""
+    def _located(self, records: list[dict[str, Any]], split: str | None) -> Located:
         if all(STORED_KEY in record for record in records):
-            # no folder, so that no other file is ever taken for one of these images
+            # no folder, so that no other file is mistaken for one of these images
             return records, records[0][STORED_KEY].path, []
         root = self.image_root()
         records, missing = self.locate_images(records, root, split)
         return records, root, missing
 
-    def _read(self, path: Path) -> list[dict[str, Any]]:
-        records = read_records(path)
-        checked = check_caption_records(records, "any", image_root=self.image_folder(), refuse_no_value=True)
-        return _with_splits(records, checked)
-
-    def _name_overlap(self, split: str, images: set[str]) -> None:
-        """Name the images that a split built earlier has, too."""
+    def _warn_of_overlap(self, split: str, images: set[str]) -> None:
         for other, others in self._images_by_split.items():
             both = sorted(images & others) if other != split else []
             if both:
@@ -182,93 +158,114 @@ class CaptionJsonBuilder(CaptionBuilder):
                 )  # fmt: skip
         self._images_by_split[split] = images
 
-    def _shares(self, records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-        """Divide records, in file order: which split has an image depends on the file names alone."""
-        by_chance = sorted(
-            (record["image"] for record in records), key=lambda image: key_seed("split", image)
+
+@registry.register_builder("caption_json")
+class CaptionJsonBuilder(OwnCaptionsBuilder):
+    """Images in a folder, captions in one ``.json``, ``.jsonl``, ``.csv``, ``.tsv`` or ``.parquet`` file.
+
+    The file maps file names to a caption or a list of captions, or lists records that have an image
+    ("image", "file_name", ...) and a caption ("caption", "text", ...). If its records name their split,
+    they are in that split; otherwise the images are divided into train, val and test, always in the same way.
+    """
+
+    @dataclass
+    class Config(OwnCaptionsBuilder.Config):
+        """Settings: `annotations` is the file of all splits, unless ``build_info`` has one for each."""
+
+        def check(self) -> list[tuple[str, str]]:
+            """Return the key and the error of each invalid value."""
+            errors = super().check()
+            if self.annotations is None and not self.build_info.annotations:
+                errors.append(("annotations", "is missing; name the file that holds the captions."))
+            if self.annotations is not None and self.build_info.annotations:
+                errors.append(("annotations", "is set beside build_info.annotations; leave one of them out."))
+            return errors
+
+    def source(self) -> Path:
+        """Return the file of all splits."""
+        return Path(str(self.config.annotations)).expanduser()
+
+    def splits(self) -> list[str]:
+        """Return the names of the splits: those that the records name, or else all three.
+
+        Raises:
+            AnnotationError: the annotation file exists, and cannot be used.
+        """
+        if self.config.build_info.annotations:
+            return list(self.config.build_info.annotations)
+        if not self.source().exists():  # an error when a split is built
+            return list(SPLITS)
+        named = {record[SPLIT_KEY] for record in self._all_records if SPLIT_KEY in record}
+        return [split for split in SPLITS if split in named or not named]
+
+    def check_records(self, records: Records, is_train: bool) -> list[dict[str, Any]]:
+        """Return records with "image", a list of captions, and our name of the split if they name one."""
+        root = self.image_folder()
+        return _with_splits(
+            records, check_caption_records(records, "any", image_root=root, refuse_no_value=True)
         )
-        val, test = (
-            _count(fraction, len(records))
-            for fraction in (self.config.val_fraction, self.config.test_fraction)
-        )
-        split_of = dict.fromkeys(by_chance, "train")
-        split_of |= dict.fromkeys(by_chance[:val], "val")
-        split_of |= dict.fromkeys(by_chance[val : val + test], "test")
-        shares: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-        for record in records:
-            shares[split_of[record["image"]]].append(record)
-        return shares
+
+    def _records_of(self, split: str) -> Located:
+        if not self.config.build_info.annotations:
+            return super()._records_of(split)
+        records = self.read(self.annotation_files(split), split == "train")
+        records, root, missing = self._located(records, split)
+        return group_by_image(records), root, missing
 
 
 def _with_splits(records: Records, checked: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the checked records with our names of the splits that they name, if they do.
+    """Return the checked records with our names of the splits that they name, if any.
 
     Raises:
-        AnnotationError: a record names no split where others do, or one that is not known.
+        AnnotationError: an unknown split, or a record without a split where others have one.
     """
     named = [value_of(record, (SPLIT_KEY,), "", required=False) for record in checked]
     if not any(named):
         return checked
     errors = ErrorList(records.path, records.unit)
-    result = []
-    for index, (record, name) in enumerate(zip(checked, named, strict=True)):
-        split = SPLIT_NAMES.get(str(name).strip().lower())
-        if split is None:
+    for index, name in enumerate(named):
+        if str(name).strip().lower() not in SPLIT_NAMES:
             errors.add(
                 records.label(index),
                 f", key {SPLIT_KEY!r}: {name!r:.80} is no split.{suggest(str(name), SPLIT_NAMES)} To have "
                 "the images divided, leave the key out of all records.",
             )
-        else:
-            result.append({**record, SPLIT_KEY: split})
     errors.raise_if_any()
-    return result
+    return [
+        {**record, SPLIT_KEY: SPLIT_NAMES[str(name).strip().lower()]}
+        for record, name in zip(checked, named, strict=True)
+    ]
 
 
 @registry.register_builder("image_folder")
-class ImageFolderBuilder(CaptionJsonBuilder):
-    """Images in a folder, beside each a ``.txt`` or ``.caption`` with its captions, one a line."""
+class ImageFolderBuilder(OwnCaptionsBuilder):
+    """Images in a folder, each with a ``.txt`` or ``.caption`` file of captions, one on each line."""
 
     @dataclass
-    class Config(CaptionBuilder.Config):
-        """Settings.
+    class Config(OwnCaptionsBuilder.Config):
+        """Settings of a folder of images and texts.
 
         Attributes:
-            val_fraction: share of the images that validates.
-            test_fraction: share of the images that is tested on.
-            uncaptioned: "raise" refuses an image without captions, "skip" leaves it out.
-            caption_extension: what the files of captions end in; .txt and .caption where left out.
+            uncaptioned: "raise" refuses images without captions, "skip" leaves them out.
+            caption_extension: suffix of the caption files; .txt and .caption if left out.
         """
 
-        val_fraction: float = 0.1
-        test_fraction: float = 0.1
         uncaptioned: Literal["raise", "skip"] = "raise"
         caption_extension: str | None = None
 
-        # what the builder of one file asks for, and a folder has no use for
-        annotations: str | None = None
-
         def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that cannot be."""
-            complaints = super().check()
+            """Return the key and the error of each invalid value."""
+            errors = super().check()
             if self.images is None:
-                complaints.append(("images", "is missing; name the folder that holds images and texts."))
+                errors.append(("images", "is missing; name the folder that holds images and texts."))
             if self.annotations is not None or self.build_info.annotations:
-                complaints.append(
-                    ("annotations", "belongs to caption_json; here texts lie beside the images.")
-                )
-            if not (self.val_fraction >= 0 and 0 <= self.test_fraction < 1 - self.val_fraction):
-                complaints.append(("val_fraction", "and test_fraction must leave some images to train on."))
-            return complaints
+                errors.append(("annotations", "belongs to caption_json; here texts lie beside the images."))
+            return errors
 
     config: Config
 
-    def splits(self) -> list[str]:
-        """Return the names of the splits, of which a folder has always three."""
-        return list(SPLITS)
-
-    def annotation_file(self) -> Path:
-        """Return the folder, which is what annotations are read from."""
+    def source(self) -> Path:
+        """Return the folder."""
         return self.image_root()
 
     def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
@@ -300,8 +297,3 @@ class ImageFolderBuilder(CaptionJsonBuilder):
                 root, len(bare), len(captions), listed(bare),
             )  # fmt: skip
         return [{"image": names[image], "caption": texts} for image, texts in captions.items() if texts]
-
-
-def _count(fraction: float, images: int) -> int:
-    """Return how many images a fraction is: at least one, unless it is zero."""
-    return max(1, round(fraction * images)) if fraction > 0 else 0

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, or saved by its library, as images with captions."""
+"""Data sets of the Hugging Face hub, or saved by its library, with images and captions."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
-from torch.utils.data import Dataset
 
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import first_line
@@ -22,12 +21,12 @@ from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 
 logger = logging.getLogger(__name__)
 
-# Kinds of data files that the library reads by their suffix.
+# Data files by suffix -> format, as the library calls it.
 _FILE_KINDS = {".parquet": "parquet", ".arrow": "arrow"}
 
 
 class HuggingFaceCaptions(BaseDataset):
-    """Rows with an image and one or several captions; in training one of them is drawn."""
+    """Rows with an image and one or several captions, one of which is drawn in training."""
 
     def __init__(self, rows: Any, is_train: bool, columns: tuple[str, str], *processors: Any) -> None:
         super().__init__(rows, Path(), *processors)
@@ -50,18 +49,16 @@ class HuggingFaceCaptions(BaseDataset):
 class HuggingFaceBuilder(BaseDatasetBuilder):
     """A data set of the hub, or a folder that `save_to_disk` wrote, with an image and captions a row."""
 
-    default_configs: ClassVar[Mapping[str, str]] = {}
-
     @dataclass
     class Config(BaseDatasetBuilder.Config):
-        """Settings.
+        """Settings of a data set of the hub.
 
         Attributes:
             path: hub name ("owner/name"), a folder, or a parquet file.
-            subset: configuration of the data set on the hub, where it has several.
-            image_column: name of the column of images.
-            caption_column: name of the column of captions, a text or a list of texts a row.
-            split_names: our names of splits -> the data set's own, where they differ.
+            subset: configuration of the data set on the hub, if it has several.
+            image_column: column of the images.
+            caption_column: column of the captions, a text or a list of texts in each row.
+            split_names: our name of a split -> that of the data set, where they differ.
             uncaptioned: "raise" refuses rows without an image or a caption, "skip" leaves them out.
         """
 
@@ -73,28 +70,32 @@ class HuggingFaceBuilder(BaseDatasetBuilder):
         uncaptioned: Literal["raise", "skip"] = "raise"
 
         def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that cannot be."""
+            """Return the key and the error of each invalid value."""
             return [] if self.path else [("path", "is missing; give a hub name or a folder.")]
 
     config: Config
 
     def splits(self) -> list[str]:
         """Return the names of the splits."""
-        theirs = list(self._data)
-        named = self.config.split_names or {"val": "validation"}
-        renamed = {own: name for own, name in named.items() if name in theirs}
-        return [*renamed, *(name for name in theirs if name not in renamed.values())]
+        return list(self._names)
 
-    def build(self, split: str) -> Dataset:
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """Our name of each split -> that of the data set."""
+        renamed = self.config.split_names or {"val": "validation"}
+        names = {ours: theirs for ours, theirs in renamed.items() if theirs in self._data}
+        others = [name for name in self._data if name not in names and name not in names.values()]
+        return names | {name: name for name in others}
+
+    def build(self, split: str) -> BaseDataset:
         """Return one split.
 
         Raises:
             ConfigError: no such split or column, or the library is not installed.
-            AnnotationError: rows without an image or a caption; names them.
+            AnnotationError: rows without an image or a caption.
         """
         self.check_split(split)
-        named = self.config.split_names or {"val": "validation"}
-        rows = self._data[named[split] if named.get(split) in self._data else split]
+        rows = self._data[self._names[split]]
         columns = (self.config.image_column, self.config.caption_column)
         for column in columns:
             if column not in rows.column_names:
@@ -107,7 +108,7 @@ class HuggingFaceBuilder(BaseDatasetBuilder):
         return HuggingFaceCaptions(self._usable(rows, split), is_train, columns, *self.processors(is_train))
 
     def _check_kinds(self, rows: Any) -> None:
-        """Refuse columns that hold no images, or no texts."""
+        """Raise `ConfigError` unless the columns hold images and texts."""
         from datasets import Image
 
         where = f"datasets.{self.name}"
@@ -119,8 +120,8 @@ class HuggingFaceBuilder(BaseDatasetBuilder):
                 f"{where}.image_column: {self.config.image_column!r} holds no images but {image}. "
                 f"Columns of images: {', '.join(images) or 'none'}."
             )
-        listed = caption[0] if isinstance(caption, list) else getattr(caption, "feature", None)
-        if not (_is_text(caption) or _is_text(listed)):
+        element = caption[0] if isinstance(caption, list) else getattr(caption, "feature", None)
+        if not (_is_text(caption) or _is_text(element)):
             texts = [name for name, kind in kinds.items() if _is_text(kind)]
             raise ConfigError(
                 f"{where}.caption_column: {self.config.caption_column!r} holds neither texts nor lists of "
@@ -128,7 +129,7 @@ class HuggingFaceBuilder(BaseDatasetBuilder):
             )
 
     def _usable(self, rows: Any, split: str) -> Any:
-        """Return the rows that have an image and captions: all of them, or what `uncaptioned` leaves."""
+        """Return the rows with an image and captions; others are an error unless `uncaptioned` is "skip"."""
         errors = ErrorList(f"{self.config.path}, split {split!r}", "row")
         bad = set()
         for number in _rows_without_image(rows, self.config.image_column):
@@ -153,7 +154,7 @@ class HuggingFaceBuilder(BaseDatasetBuilder):
 
     @cached_property
     def _data(self) -> Mapping[str, Any]:
-        """The splits by the data set's own names."""
+        """The splits by their names in the data set."""
         try:
             from datasets import DatasetDict, load_dataset, load_from_disk
         except ImportError as error:
@@ -193,14 +194,14 @@ def _check_captions(captions: str | Sequence[str] | None) -> None:
 
 
 def _rows_without_image(rows: Any, column: str) -> list[int]:
-    """Return the numbers of the rows without an image, decoding none."""
+    """Return the indices of the rows without an image, without decoding any."""
     from datasets import Image
 
     undecoded = rows.select_columns([column]).cast_column(column, Image(decode=False))
     stored = undecoded.data.column(column)
     fields = [chunk.field(name) for chunk in stored.chunks for name in ("bytes", "path")]
     if not stored.null_count and not any(field.null_count for field in fields[::2]):
-        return []  # which most data sets are; their images need not be read
+        return []  # usual; do not read the images
     images = (row[column] for row in undecoded)
     return [
         number

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from lavis_lite.common.registry import registry
-from lavis_lite.datasets.annotations import read_records
+from lavis_lite.datasets.annotations import Records
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 from lavis_lite.datasets.nlvr import NLVRDataset, NLVREvalDataset, check_pairs
 
@@ -20,6 +19,6 @@ class NLVRBuilder(BaseDatasetBuilder):
     train_dataset_cls = NLVRDataset
     eval_dataset_cls = NLVREvalDataset
 
-    def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
-        """Return the checked pairs of all files."""
-        return [record for path in files for record in check_pairs(read_records(path))]
+    def check_records(self, records: Records, is_train: bool) -> list[dict[str, Any]]:
+        """Return records with "images", "sentence" and "label"."""
+        return check_pairs(records)

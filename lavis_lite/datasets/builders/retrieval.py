@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from lavis_lite.common.registry import registry
-from lavis_lite.datasets.annotations import check_caption_records, read_records
+from lavis_lite.datasets.annotations import Records, check_caption_records
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 from lavis_lite.datasets.retrieval import RetrievalDataset, RetrievalEvalDataset
 
 
 class RetrievalBuilder(BaseDatasetBuilder):
-    """Training files list one text an entry, evaluation files one image with all its texts."""
+    """Training files have one text per entry, evaluation files one image with all its texts."""
 
-    train_dataset_cls = RetrievalDataset
-    eval_dataset_cls = RetrievalEvalDataset
+    train_dataset_cls: ClassVar[type[RetrievalDataset]] = RetrievalDataset
+    eval_dataset_cls: ClassVar[type[RetrievalEvalDataset]] = RetrievalEvalDataset
 
-    def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
-        """Return the checked annotations of all files."""
-        captions = "one" if is_train else "any"
-        return [record for path in files for record in check_caption_records(read_records(path), captions)]
+    def check_records(self, records: Records, is_train: bool) -> list[dict[str, Any]]:
+        """Return records with "image" and "caption": a text in training, else a list."""
+        return check_caption_records(records, "one" if is_train else "any")
 
 
 @registry.register_builder("coco_retrieval")

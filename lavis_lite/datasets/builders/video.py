@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from lavis_lite.common.registry import registry
-from lavis_lite.datasets.annotations import read_records
+from lavis_lite.datasets.annotations import Records
 from lavis_lite.datasets.builders.retrieval import RetrievalBuilder
 from lavis_lite.datasets.builders.vqa import VQABuilder
 from lavis_lite.datasets.video import (
@@ -27,15 +26,16 @@ class MSRVTTRetrievalBuilder(RetrievalBuilder):
     train_dataset_cls = VideoRetrievalDataset
     eval_dataset_cls = VideoRetrievalEvalDataset
 
-    def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
-        """Return the checked annotations of all files."""
-        records = [record for path in files for record in check_video_captions(read_records(path))]
+    def check_records(self, records: Records, is_train: bool) -> list[dict[str, Any]]:
+        """Return records with "image" (a video) and "caption"; in training one record per caption."""
+        checked = check_video_captions(records)
         if not is_train:
-            return records
+            return checked
+        captions = [r["caption"] if isinstance(r["caption"], list) else [r["caption"]] for r in checked]
         return [
             {**record, "caption": text}
-            for record in records
-            for text in (record["caption"] if isinstance(record["caption"], list) else [record["caption"]])
+            for record, texts in zip(checked, captions, strict=True)
+            for text in texts
         ]
 
 

@@ -12,75 +12,67 @@ from torch.utils.data import Dataset
 from lavis_lite.common.files import FileError, read_json
 from lavis_lite.common.registry import registry
 from lavis_lite.common.storage.cache import resolve
-from lavis_lite.datasets.annotations import AnnotationError, read_records
+from lavis_lite.datasets.annotations import AnnotationError, Records
 from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 from lavis_lite.datasets.vqa import AOKVQAEvalDataset, VQADataset, VQAEvalDataset, check_questions
 
 
 class VQABuilder(BaseDatasetBuilder):
-    """A training split may have several files; an evaluation split has questions, then a list of answers."""
+    """Training splits may have several files of questions.
 
-    train_dataset_cls = VQADataset
-    eval_dataset_cls = VQAEvalDataset
+    The files of an evaluation split are the questions, then optionally a list of answers to choose from,
+    and VQA's own questions and annotations.
+    """
+
+    train_dataset_cls: ClassVar[type[VQADataset]] = VQADataset
+    eval_dataset_cls: ClassVar[type[VQAEvalDataset]] = VQAEvalDataset
 
     @dataclass
     class Config(BaseDatasetBuilder.Config):
         """Settings of a data set of questions.
 
         Attributes:
-            answer_list: file with the answers that a model may choose from, a JSON list of texts, in
-                place of an evaluation split's second file.
+            answer_list: file with the answers that a model may choose from, a JSON list of texts, instead
+                of the second file of an evaluation split.
         """
 
         answer_list: str | None = None
 
     config: Config
 
-    def build(self, split: str) -> Dataset:
+    def build(self, split: str) -> Dataset[Any]:
         """Return one split.
 
         Raises:
-            ConfigError: no such split, or files that are not there; says what to set.
+            ConfigError: no such split, or missing files; says what to set.
             AnnotationError: a record that cannot be used.
         """
-        self.check_split(split)
-        files = self.annotation_files(split)
-        root = self.image_root()
-        is_train = split == "train"
-        records = self.read(files if is_train else files[:1], is_train)
-        records, missing = self.locate_images(records, root, split)
-        dataset = self._train(records, root) if is_train else self._evaluation(records, root, files)
-        dataset.missing_images = missing
+        dataset = super().build(split)
+        if isinstance(dataset, VQAEvalDataset):
+            answers = [resolve(self.config.answer_list)] if self.config.answer_list else []
+            answers += self.annotation_files(split)[1:2]
+            dataset.answer_list = read_answers(answers[0]) if answers else None
         return dataset
 
-    def _train(self, records: list[dict[str, Any]], root: Path) -> VQADataset:
-        return self.train_dataset_cls(records, root, *self.processors(True))
-
-    def _evaluation(self, records: list[dict[str, Any]], root: Path, files: list[Path]) -> VQAEvalDataset:
-        if len(files) > 3:  # VQA's own questions and annotations, by which the official scripts judge
-            people = read_official_answers(files[3])
-            records = [{**r, "answer": people.get(r["question_id"], r["answer"])} for r in records]
-        answers = resolve(self.config.answer_list) if self.config.answer_list else None
-        if answers is None and len(files) > 1:
-            answers = files[1]
-        return self.eval_dataset_cls(
-            records, root, *self.processors(False), answer_list=read_answers(answers)
-        )
-
     def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
-        """Return the checked questions of all files."""
-        media = self.train_dataset_cls.media
-        return [record for path in files for record in check_questions(read_records(path), media)]
+        """Return the checked questions, with the official answers of an evaluation split that has them."""
+        records = super().read(files if is_train else files[:1], is_train)
+        if not is_train and len(files) > 3:
+            answers = read_official_answers(files[3])
+            records = [{**r, "answer": answers.get(r["question_id"], r["answer"])} for r in records]
+        return records
+
+    def check_records(self, records: Records, is_train: bool) -> list[dict[str, Any]]:
+        """Return records with an image or video, "question", "question_id" and "answer"."""
+        return check_questions(records, self.train_dataset_cls.media)
 
 
-def read_answers(path: Path | None) -> list[str] | None:
-    """Return the answers that a model may choose from, or None without a file.
+def read_answers(path: Path) -> list[str]:
+    """Return the answers that a model may choose from.
 
     Raises:
         AnnotationError: neither a list of texts nor an object keyed by them.
     """
-    if path is None:
-        return None
     answers = _read_json(path)
     if isinstance(answers, dict):  # some data sets number their answers
         answers = list(answers)
@@ -90,16 +82,15 @@ def read_answers(path: Path | None) -> list[str] | None:
 
 
 def read_official_answers(path: Path) -> dict[int, list[str]]:
-    """Return question id -> what people answered, of VQA's own file of annotations.
+    """Return question id -> answers of VQA's own file of annotations.
 
     Raises:
         AnnotationError: not such a file.
     """
     try:
-        annotations = _read_json(path)["annotations"]
         return {
             annotation["question_id"]: [answer["answer"] for answer in annotation["answers"]]
-            for annotation in annotations
+            for annotation in _read_json(path)["annotations"]
         }
     except (KeyError, TypeError) as error:
         raise AnnotationError(
@@ -128,9 +119,9 @@ class VGVQABuilder(VQABuilder):
 
     default_configs: ClassVar[Mapping[str, str]] = {"default": "vg_vqa"}
 
-    def read(self, files: list[Path], is_train: bool) -> list[dict[str, Any]]:
+    def check_records(self, records: Records, is_train: bool) -> list[dict[str, Any]]:
         """Return the checked questions, marked as answered by one person."""
-        return [{**record, "dataset": "vg"} for record in super().read(files, is_train)]
+        return [{**record, "dataset": "vg"} for record in super().check_records(records, is_train)]
 
 
 @registry.register_builder("ok_vqa")

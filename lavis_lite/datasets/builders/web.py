@@ -6,19 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from torch.utils.data import Dataset
-
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
 from lavis_lite.common.storage.cache import resolve
-from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
+from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder, as_list
 from lavis_lite.datasets.web.dataset import WebDataset
 from lavis_lite.datasets.web.shards import list_shards
 
 
 @registry.register_builder("webdataset_caption")
 class WebCaptionBuilder(BaseDatasetBuilder):
-    """Any tar shards of images with texts; there is only something to train on."""
+    """Any tar shards of images with texts; only to train on."""
 
     default_configs: ClassVar[Mapping[str, str]] = {"default": "webdataset_caption"}
 
@@ -29,11 +27,11 @@ class WebCaptionBuilder(BaseDatasetBuilder):
         Attributes:
             shards: paths with ``*`` and ``{000..127}``, folders, addresses with braces, or ``pipe:``
                 commands.
-            text_key: "txt" for the member ``.txt``, else a field of the json: a text, or a list of which
+            text_key: "txt" for the member ``.txt``, else a field of the json: a text, or a list from which
                 one is drawn.
-            shuffle_buffer: samples of which the next one is drawn.
-            resampled: draw shards with replacement, in place of each once an epoch.
-            epoch_size: samples of an epoch; needed where `resampled`.
+            shuffle_buffer: number of samples from which the next one is drawn.
+            resampled: draw shards with replacement, instead of each once an epoch.
+            epoch_size: samples of an epoch; required if `resampled`.
             allow_pipe: whether ``pipe:`` may run commands.
         """
 
@@ -45,7 +43,7 @@ class WebCaptionBuilder(BaseDatasetBuilder):
         allow_pipe: bool = False
 
         def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that cannot be."""
+            """Return the key and the error of each invalid value."""
             if self.shuffle_buffer < 0:
                 return [("shuffle_buffer", "must be 0 (no shuffling) or more.")]
             return []
@@ -57,24 +55,21 @@ class WebCaptionBuilder(BaseDatasetBuilder):
         return ["train"]
 
     def shard_patterns(self) -> list[str]:
-        """Return where the shards lie.
+        """Return the configured patterns of shards.
 
         Raises:
-            ConfigError: nothing says it.
+            ConfigError: there are none.
         """
-        shards = self.config.shards
-        patterns = [shards] if isinstance(shards, str) else list(shards)
-        if not patterns:
-            info = self.config.build_info.annotations.get("train")
-            storage = info.storage if info is not None else None
-            storages = [storage] if isinstance(storage, str) else storage or []
-            patterns = [str(resolve(one)) for one in storages]
+        patterns = as_list(self.config.shards)
+        if not patterns and "train" in self.config.build_info.annotations:
+            storage = self.config.build_info.annotations["train"].storage
+            patterns = [str(resolve(pattern)) for pattern in as_list(storage)]
         if not patterns:
             raise ConfigError(f"datasets.{self.name}.shards: is missing; name the tar files.")
         return patterns
 
-    def build(self, split: str) -> Dataset:
-        """Return the split to train on."""
+    def build(self, split: str) -> WebDataset:
+        """Return the training split."""
         self.check_split(split)
         config = self.config
         return WebDataset(

@@ -1,6 +1,6 @@
-"""Image-text pairs in tar shards, as crawls of the web are kept (the layout of webdataset)."""
+"""Image-text pairs in tar shards, in the layout of webdataset."""
 
 import os
 
-# Read when webdataset is imported: it will then neither unpickle what a shard holds nor run commands.
+# webdataset reads this on import: it then neither unpickles the contents of a shard nor runs commands.
 os.environ.setdefault("WDS_SECURE", "1")

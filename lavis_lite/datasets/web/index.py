@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.files import FileError, read_json, write_json
@@ -53,10 +53,13 @@ def _entry(shard: Any) -> tuple[str, IndexEntry]:
     name, samples, size = shard.get("name"), shard.get("samples"), shard.get("bytes")
     if not isinstance(name, str) or not name or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
         raise ValueError(f"the name {name!r:.60} is not that of a file in this folder")
-    for count in (samples, 0 if size is None else size):
-        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-            raise ValueError(f"{name!r:.60} has {samples!r:.20} samples in {size!r:.20} bytes")
+    if not _is_count(samples) or not (size is None or _is_count(size)):
+        raise ValueError(f"{name!r:.60} has {samples!r:.20} samples in {size!r:.20} bytes")
     return name, IndexEntry(samples, size)
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def counts_of(folder: Path, names: Iterable[str]) -> dict[str, int]:

@@ -192,7 +192,7 @@ def open_source(name: str, allow_pipe: bool) -> Iterator[tuple[ByteSource, Gunzi
         allow_pipe: whether a command may be run.
 
     Raises:
-        FileError: no such local file, or a pipe, device or folder in its place.
+        FileError: no such local file, or a pipe, device or folder instead.
         OSError: it cannot be reached, or its command fails.
     """
     if is_pipe(name):

@@ -207,7 +207,8 @@ class TarReader:
 
     def _read_zeros(self, start: int, length: int) -> TarItems:
         """Read a block of zeros, and on to the end of the file or to what follows the zeros."""
-        last, self._last = self._last and self._last.member, None
+        last = self._last.member if self._last is not None else None
+        self._last = None
         if last is not None:
             yield last
         if length < BLOCK_BYTES:

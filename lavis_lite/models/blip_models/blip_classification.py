@@ -113,11 +113,7 @@ class BlipClassification(BlipClassifier):
             update_momentum_copies(self, self.momentum_parts, self.config.momentum)
 
     def load_weights(self, state_dict: Mapping[str, Tensor], source: str, fresh: Sequence[str] = ()) -> None:
-        """Load weights with or without momentum copies; a captioner's decoder can initialize the encoder.
-
-        Raises:
-            CheckpointError: keys are missing or have another shape; all are named.
-        """
+        """Load weights with or without momentum copies; a captioner's decoder can initialize the encoder."""
         state_dict = momentum_from_online(encoder_from_decoder(state_dict), self.momentum_parts)
         if not any(key.startswith("cls_head.") for key in state_dict):  # a pretrained checkpoint
             fresh = (*fresh, "cls_head.", "cls_head_m.")

@@ -84,11 +84,7 @@ class BlipNLVR(BlipClassifier):
         return self.cls_head(states[:, 0])
 
     def load_weights(self, state_dict: Mapping[str, Tensor], source: str, fresh: Sequence[str] = ()) -> None:
-        """Load weights of NLVR, or of a model for single images, whose cross-attention is doubled.
-
-        Raises:
-            CheckpointError: keys are missing or have another shape; all are named.
-        """
+        """Load weights of NLVR, or of a model for single images, whose cross-attention is doubled."""
         if not any(".crossattention.self0." in key for key in state_dict):
             state_dict = double_cross_attention(encoder_from_decoder(state_dict))
             fresh = (*fresh, "cls_head.", *(key for key in self.state_dict() if ".merge_layer." in key))

@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 
 
 class HiddenStates(Tensor):
-    """Hidden states (rows, length, width) that are also found under `last_hidden_state`, as in LAVIS."""
+    """Hidden states (rows, length, width) that also have the attribute `last_hidden_state`, as in LAVIS."""
 
     @classmethod
     def __torch_function__(

@@ -206,9 +206,6 @@ class BlipVQA(BlipBase):
 
         A pretrained decoder read image tokens, this one reads question tokens. If their widths differ
         (ViT-L), the keys and values of its cross-attention stay random.
-
-        Raises:
-            CheckpointError: keys are missing or have another shape; all are named.
         """
         shapes = {key: tensor.shape for key, tensor in self.state_dict().items()}
         of_other_width = [
@@ -225,11 +222,7 @@ class BlipVQA(BlipBase):
     ) -> tuple[DecoderOutput, Tensor]:
         """Return the output of the decoder, and each answer's negative log-likelihood (answers,).
 
-        Args:
-            input_ids: (answers, length), answers = questions * k, a question's answers adjacent.
-            attention_mask: (answers, length).
-            kv: of the questions.
-            mask: of the questions.
+        `input_ids` are (answers, length), answers = questions * k, a question's answers adjacent.
         """
         hidden = self.text_decoder(input_ids, attention_mask, kv, mask)
         predicted = attention_mask[:, 1:].bool()

@@ -379,9 +379,6 @@ class BlipContrastive(BlipMatcher):
         """Load weights with or without momentum copies and queues, with `queue_ptr` or `ptr_queue`.
 
         Missing copies start equal to their originals, queues of another size with random features.
-
-        Raises:
-            CheckpointError: keys are missing or have another shape; all are named.
         """
         state_dict = momentum_from_online(fit_queues(state_dict, self.state_dict()), self.momentum_parts)
         super().load_weights(state_dict, source, fresh=(*QUEUES, *fresh))

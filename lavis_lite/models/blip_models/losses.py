@@ -16,17 +16,6 @@ from lavis_lite.models.layers.med import TextDecoder
 IGNORED = -100
 
 
-def lm_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.1) -> Tensor:
-    """Return the mean cross-entropy of the next token.
-
-    Args:
-        logits: (positions, vocab_size), of the positions before the targets.
-        targets: (positions,) token ids; -100 is ignored.
-        label_smoothing: BLIP trains with 0.1.
-    """
-    return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, label_smoothing=label_smoothing)
-
-
 def language_model_loss(
     decoder: TextDecoder,
     input_ids: Tensor,
@@ -35,7 +24,7 @@ def language_model_loss(
     image_kv: list[ImageKeyValues],
     label_smoothing: float,
 ) -> tuple[DecoderOutput, Tensor, Tensor]:
-    """Return the decoder's output on whole texts, the mean loss, and the number of predicted tokens.
+    """Return the decoder's output on whole texts, the mean cross-entropy, and the number of predicted tokens.
 
     Args:
         decoder: reads the texts.
@@ -43,14 +32,16 @@ def language_model_loss(
         attention_mask: (rows, length).
         labels: (rows, length), -100 where nothing is predicted.
         image_kv: the images, projected for the decoder.
-        label_smoothing: of the loss.
+        label_smoothing: BLIP trains with 0.1.
     """
     hidden = decoder(input_ids, attention_mask, image_kv)
     targets = labels[:, 1:]
     predicted = targets != IGNORED
     # Project to the vocabulary only at labeled positions: it is expensive.
     logits = decoder.head(hidden[:, :-1][predicted])
-    loss = lm_loss(logits, targets[predicted], label_smoothing)
+    loss = F.cross_entropy(
+        logits.float(), targets[predicted], ignore_index=IGNORED, label_smoothing=label_smoothing
+    )
     return DecoderOutput(hidden, logits, decoder.head), loss, predicted.sum()
 
 
