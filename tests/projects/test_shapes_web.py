@@ -198,5 +198,4 @@ class TestEnsuring:
 
     def test_the_default_yaml_has_the_defaults(self) -> None:
         values = dataset_defaults(registry.get_builder_class("shapes_web"), "shapes_web")
-        values.pop("data_type")
         assert parse(WebSettings, values) == WebSettings()

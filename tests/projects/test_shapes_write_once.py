@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 from conftest import PROJECTS
 
+from shapes.write_caption import CaptionSettings
+from shapes.write_classification import ClassificationSettings
+from shapes.write_nlvr import NLVRSettings
 from shapes.write_once import ShapesError
+from shapes.write_video import VideoSettings
+from shapes.write_vqa import VQASettings
 from shapes.write_web import WebSettings
 
 SMALL = WebSettings(seed=3, samples=12, samples_per_shard=5, drawn_size=32)
@@ -73,3 +78,34 @@ def test_a_broken_marker_is_an_error_that_names_it(tmp_path: Path) -> None:
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     assert (SMALL.draw(tmp_path / "data") / "index.json").is_file()
+
+
+COUNTS = {"train_images": 12, "val_images": 3, "test_images": 4}
+DRAWN = {
+    "caption": CaptionSettings(**COUNTS, drawn_size=32),
+    "vqa": VQASettings(**COUNTS, drawn_size=32, hard=True),
+    "nlvr": NLVRSettings(train_pairs=20, val_pairs=4, test_pairs=6, drawn_size=32),
+    "classification": ClassificationSettings(**COUNTS, drawn_size=32),
+    "video": VideoSettings(train_videos=4, val_videos=2, test_videos=2, drawn_size=32),
+    "web": WebSettings(samples=20, samples_per_shard=8, drawn_size=32),
+}
+# Of all texts; the bytes of images depend on the JPEG library. Whoever changes the worlds on purpose
+# counts up WORLD_VERSION or the version of the settings, and changes the digest.
+DIGESTS = {
+    "caption": "8b2c55dc8a16bae6",
+    "vqa": "2a44ecf5c7f81f10",
+    "nlvr": "0c3fa58b454cf34d",
+    "classification": "a6b653e78178d23d",
+    "video": "3802b729d206b663",
+    "web": "7158c1d5894ff601",
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_what_is_written_stays_the_same_from_version_to_version(name: str, tmp_path: Path) -> None:
+    folder = DRAWN[name].draw(tmp_path / "data")
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in ("*.json", "*.jsonl") for path in folder.rglob(pattern)):
+        if path.name != "index.json":  # holds the sizes of images
+            digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    assert digest.hexdigest()[:16] == DIGESTS[name]
