@@ -25,6 +25,7 @@ demo: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy lavis_lite
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope

@@ -133,6 +133,10 @@ class OutputReader:
                 records.append({key: float(record[key]) for key in ("samples", "seconds", "finished")})
         return records
 
+    def table_names(self) -> list[str]:
+        """Return the units that have a table, finished or not."""
+        return sorted(file.stem for file in (self.folder / "scores").glob("*.parquet"))
+
     def rows(self, name: str) -> list[Row]:
         """Return the table of a unit: a row for each text, and one for each failed sample.
 

@@ -133,13 +133,13 @@ def _decide(rows: Sequence[Row], settings: SelectionSettings) -> Iterator[Row]:
     samples: dict[str, list[Row]] = {}
     for row in rows:
         samples.setdefault(row["key"], []).append(row)
-    texts = [[_candidate(row) for row in own] for own in samples.values() if own[0]["source"]]
+    texts = [[_candidate(row) for row in group] for group in samples.values() if group[0]["source"]]
     decided = iter(select(texts, settings))
-    for own in samples.values():
-        if not own[0]["source"]:
-            yield from own
+    for group in samples.values():
+        if not group[0]["source"]:
+            yield from group
             continue
-        for row, candidate in zip(own, next(decided), strict=True):
+        for row, candidate in zip(group, next(decided), strict=True):
             yield {**{name: row[name] for name in ("shard", "key", "url")}, **candidate.as_row()}
 
 

@@ -124,7 +124,7 @@ class Scorers:
         Args:
             images: of each scorer.
         """
-        by_name: list[list[dict[str, float | None]]] = [[{} for _ in own] for own in texts]
+        by_name: list[list[dict[str, float | None]]] = [[{} for _ in of_image] for of_image in texts]
         for scorer, tensors in zip(self._scorers.values(), images, strict=True):
             with autocast(self._precision, self._device):
                 scores = scorer.score(ScoreRequest(keys, texts, sources, tensors))
@@ -262,8 +262,8 @@ class ClipScorer(BaseScorer):
         text = self.model.text_model(**tokens.to(self.device)).pooler_output
         texts = normalize(self.model.text_projection(text), dim=-1)
         return [
-            [(value,) for value in (own @ image).float().tolist()]
-            for own, image in zip(texts.split(request.counts), images, strict=True)
+            [(value,) for value in (of_image @ image).float().tolist()]
+            for of_image, image in zip(texts.split(request.counts), images, strict=True)
         ]
 
     def identity(self) -> str:

@@ -28,11 +28,10 @@ from lavis_lite.common.registry import registry
 from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.common.seeding import seed_everything
 from lavis_lite.models.base_model import BaseModel
-from lavis_lite.runners.made_with import describe_evaluation
 from lavis_lite.runners.precision import Precision
 from lavis_lite.runners.resuming import find_resume_point
 from lavis_lite.runners.runner_base import RunnerBase
-from lavis_lite.runners.testing import test_best, test_weights
+from lavis_lite.runners.testing import describe_evaluation, test_best, test_weights
 from lavis_lite.tasks.base_task import BaseTask
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from lavis_lite.common.files import LockedError, OwnerLock, first_line
 from lavis_lite.common.results import settings_digest
 from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.runners.changes import differences
-from lavis_lite.runners.testing import standing_results
+from lavis_lite.runners.testing import existing_results
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def refuse_to_train_into(folder: RunFolder, run: RunConfig) -> None:
             f"run.output_dir: {folder.path} already holds a run, and run.resume is never. Choose another "
             "output_dir, or set run.resume=auto to continue that run."
         )
-    if standing_results(folder) is not None and not has_run:
+    if existing_results(folder) is not None and not has_run:
         raise ConfigError(
             f"run.output_dir: {folder.path} holds results ({folder.evaluate_file.name}) but no checkpoint to "
             "continue from. Choose another output_dir, or remove these results."
@@ -130,7 +130,7 @@ def _lock_for_evaluation(folder: RunFolder, made_with: Mapping[str, Any], own_we
             raise
         logger.info("%s Results go to %s.", error, subfolder.path)
         return _lock(subfolder)
-    standing = standing_results(folder)
+    standing = existing_results(folder)
     if standing is None or standing == made_with:
         return lock
     lock.release()

@@ -1,4 +1,4 @@
-"""One process or many: every function here does the obvious thing when there is only one."""
+"""Process groups: every function here also works in a single process."""
 
 from __future__ import annotations
 
@@ -19,47 +19,42 @@ from torch.utils.data import DataLoader
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.signals import STOP_SIGNALS, signals_held
 
-# Key of a batch that is there only so that a rank with an empty share takes part in the step.
-FILLER = "filler"
 TIMEOUT = datetime.timedelta(minutes=30)
 
 
 def launched_by_torchrun() -> bool:
-    """Tell whether `torch.distributed.run` started this process."""
+    """Return True if `torch.distributed.run` started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def launch_id() -> str | None:
-    """Return a short name of the launch that this process belongs to, None where there is none.
-
-    It stays through the restarts of ``--max-restarts``.
-    """
+    """Return a short name of the launch, the same over its restarts; None without a launcher."""
     name = os.environ.get("TORCHELASTIC_RUN_ID")
     return hashlib.sha256(name.encode()).hexdigest()[:8] if name else None
 
 
 def restarted() -> bool:
-    """Tell whether the launcher started this process again after another one died."""
+    """Return True if the launcher restarted this process after another one died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 def is_active() -> bool:
-    """Tell whether a process group is up."""
+    """Return True if a process group is initialized."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
-    """Return this process's number, 0 when alone."""
+    """Return the rank of this process, 0 in a single process."""
     return dist.get_rank() if is_active() else 0
 
 
 def world_size() -> int:
-    """Return the number of processes, 1 when alone."""
+    """Return the number of processes."""
     return dist.get_world_size() if is_active() else 1
 
 
 def local_rank() -> int:
-    """Return this process's number on its machine."""
+    """Return the rank of this process on its machine."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
@@ -69,17 +64,17 @@ def is_rank_zero() -> bool:
 
 
 def start(device_type: str) -> None:
-    """Join the other processes, if `torch.distributed.run` started several: NCCL on GPUs, else gloo."""
+    """Initialize the process group, if a launcher started this process: NCCL on GPUs, else gloo."""
     if not launched_by_torchrun() or is_active():
         return
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT, **_fresh_store())
 
 
 def _fresh_store() -> dict[str, Any]:
-    """Return where processes that were started again find each other: not where the dead ones did.
+    """Return a store that restarted processes do not share with the dead ones.
 
-    The launcher keeps its store through restarts, with the addresses of processes that are no more.
-    On several machines its counts of restarts may differ; there run_scripts/launch.sh takes care.
+    The launcher keeps its store over restarts, with the addresses of dead processes. On several machines
+    the counts of restarts may differ; there run_scripts/launch.sh handles it.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or os.environ.get("GROUP_WORLD_SIZE") != "1":
         return {}
@@ -91,7 +86,7 @@ def _fresh_store() -> dict[str, Any]:
 
 
 def stop() -> None:
-    """Leave the process group, if there is one."""
+    """Destroy the process group, if there is one."""
     if is_active():
         dist.destroy_process_group()
 
@@ -103,7 +98,7 @@ def barrier() -> None:
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """Return the sum of everybody's `tensor`."""
+    """Return the sum of `tensor` over all ranks."""
     if not is_active():
         return tensor
     total = tensor.clone()
@@ -112,7 +107,7 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 
 def gather_rows(tensor: Tensor) -> Tensor:
-    """Return everybody's rows of `tensor` (rows, ...), in order of rank; ranks may have different counts.
+    """Return all ranks' rows of `tensor` (rows, ...), in order of rank; ranks may have different counts.
 
     Gradients do not flow; see `gather_rows_with_gradient`.
     """
@@ -127,7 +122,7 @@ def gather_rows(tensor: Tensor) -> Tensor:
 
 
 def gather_counts(count: int, device: torch.device) -> list[int]:
-    """Return everybody's `count`, in order of rank."""
+    """Return the `count` of every rank, in order of rank."""
     if not is_active():
         return [count]
     counts = [torch.zeros(1, dtype=torch.long, device=device) for _ in range(world_size())]
@@ -148,22 +143,22 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows_with_gradient(tensor: Tensor) -> Tensor:
-    """Return everybody's rows, as `gather_rows`; the gradient is the sum of all ranks' gradients."""
+    """Return all ranks' rows, as `gather_rows`; the gradient is the sum of all ranks' gradients."""
     return _GatherRows.apply(tensor) if is_active() else tensor
 
 
 def whole_tensor(tensor: Tensor) -> Tensor:
-    """Return a tensor that is cut over the ranks in one piece (all ranks call it); others as they are."""
+    """Return a sharded tensor as a whole (all ranks call it), another one unchanged."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """Return this rank's part of a tensor that is cut over the ranks (the same memory), or all of it."""
+    """Return this rank's part of a sharded tensor (the same memory), another one unchanged."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def part_like(tensor: Tensor, model: Tensor) -> Tensor:
-    """Return `tensor`, which every rank has whole, cut over the ranks as `model` is."""
+def part_like(tensor: Tensor, model: Any) -> Tensor:
+    """Return `tensor`, which every rank has whole, sharded as `model` is."""
     if not hasattr(model, "placements"):
         return tensor
     from torch.distributed.tensor import distribute_tensor
@@ -174,7 +169,7 @@ def part_like(tensor: Tensor, model: Tensor) -> Tensor:
 
 
 def gather_objects(item: Any) -> list[Any]:
-    """Return everybody's `item`, in order of rank, to everybody."""
+    """Return the `item` of every rank, in order of rank."""
     if not is_active():
         return [item]
     items: list[Any] = [None] * world_size()
@@ -192,18 +187,15 @@ def broadcast_object(item: Any) -> Any:
 
 
 def start_workers(loader: DataLoader) -> Iterator[Any]:
-    """Return an iterator over `loader`, whose workers start deaf to stop signals."""
+    """Return an iterator over `loader` whose workers start with stop signals blocked."""
     with signals_held():
         return iter(loader)
 
 
 def leave_signals_to_parent(worker_id: int) -> None:
-    """Make a data loader's worker deaf to stop signals, which are often sent to a whole process group.
+    """Make a worker ignore stop signals, which are often sent to a whole process group.
 
-    For ``DataLoader(worker_init_fn=...)``. The worker ends when its parent says so or is gone.
-
-    Args:
-        worker_id: not used; PyTorch passes it.
+    For ``DataLoader(worker_init_fn=...)``. The worker ends when its parent terminates it or is gone.
     """
     for number in STOP_SIGNALS:
         if number != signal.SIGTERM:
@@ -212,7 +204,7 @@ def leave_signals_to_parent(worker_id: int) -> None:
     if parent is None or parent.pid is None or not hasattr(signal, "sigtimedwait"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return
-    # Blocked, it waits for `sigtimedwait`, which tells who sent it.
+    # Blocked, so that `sigtimedwait` receives it, which tells the sender.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, args=(parent.pid,), daemon=True).start()
 
@@ -225,24 +217,24 @@ def _end_with_parent(parent: int) -> None:
     os._exit(0)
 
 
-def pick_device(wanted: str) -> torch.device:
-    """Return the device to run on: "auto" takes the GPU of this rank if there is one.
+def pick_device(name: str) -> torch.device:
+    """Return the device to run on; "auto" and "cuda" are the GPU of this rank, or the CPU without one.
 
     Raises:
         ConfigError: not a device, or one that this machine does not have.
     """
-    if wanted in ("auto", "cuda"):
+    if name in ("auto", "cuda"):
         return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     try:
-        device = torch.device(wanted)
+        device: torch.device | None = torch.device(name)
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"device: unknown device {wanted!r}; choose auto, cpu, cuda or mps.")
+        raise ConfigError(f"device: unknown device {name!r}; choose auto, cpu, cuda or mps.")
     gpus = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= gpus:
         here = f"the GPUs here are cuda:0 to cuda:{gpus - 1}" if gpus else "there is no CUDA GPU here"
-        raise ConfigError(f"device: there is no {wanted}; {here}. Choose auto or cpu, or another GPU.")
+        raise ConfigError(f"device: there is no {name}; {here}. Choose auto or cpu, or another GPU.")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device: there is no mps here (it needs a Mac's GPU); choose auto or cpu.")
     return device

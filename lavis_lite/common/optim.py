@@ -10,12 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.common.registry import registry, suggest
 
 
 @dataclass(frozen=True)
 class SchedulePlan:
-    """What a schedule may know. Steps are optimizer steps."""
+    """The parameters of a schedule. Steps are optimizer steps."""
 
     init_lr: float
     min_lr: float
@@ -24,6 +25,19 @@ class SchedulePlan:
     decay_rate: float
     steps_per_epoch: int
     total_steps: int
+
+    @classmethod
+    def of(cls, config: RunConfig, steps_per_epoch: int, total_steps: int) -> SchedulePlan:
+        """Return the plan of a ``run`` section."""
+        return cls(
+            init_lr=config.init_lr,
+            min_lr=config.min_lr,
+            warmup_lr=config.init_lr / 100 if config.warmup_lr is None else config.warmup_lr,
+            warmup_steps=config.warmup_steps,
+            decay_rate=config.lr_decay_rate,
+            steps_per_epoch=steps_per_epoch,
+            total_steps=total_steps,
+        )
 
 
 Schedule = Callable[[int, SchedulePlan], float]
@@ -95,11 +109,11 @@ def parameter_groups(
 
 
 class MuonWithAdamW:
-    """Muon for the weights of linear layers, AdamW for all else; one optimizer to its caller.
+    """Muon for the weights of linear layers, AdamW for all other parameters, as one optimizer.
 
-    Muon's update of a matrix has all its directions equally long, which takes a model that starts
-    from nothing much farther in the same number of steps. It is scaled to the size of AdamW's, so
-    that one learning rate serves both.
+    Muon's update of a matrix is orthogonal, with which a model that starts from random weights learns
+    much more in the same number of steps. It is scaled to the size of AdamW's, so that one learning rate
+    serves both.
 
     Args:
         model: whose parameters `groups` holds.
@@ -115,10 +129,10 @@ class MuonWithAdamW:
         matrices: list[dict[str, Any]] = []
         others: list[dict[str, Any]] = []
         for group in groups:
-            for chosen, wanted in ((matrices, True), (others, False)):
-                parameters = [p for p in group["params"] if (id(p) in linear) == wanted]
+            for part, is_linear in ((matrices, True), (others, False)):
+                parameters = [p for p in group["params"] if (id(p) in linear) == is_linear]
                 if parameters:
-                    chosen.append({**group, "params": parameters})
+                    part.append({**group, "params": parameters})
         self.parts: list[torch.optim.Optimizer] = []
         if matrices:
             self.parts.append(torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw"))
@@ -127,7 +141,7 @@ class MuonWithAdamW:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The groups of both."""
+        """The groups of both optimizers."""
         return [group for part in self.parts for group in part.param_groups]
 
     def step(self) -> None:
@@ -136,7 +150,7 @@ class MuonWithAdamW:
             part.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none)
 
@@ -144,8 +158,10 @@ class MuonWithAdamW:
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for part, part_state in zip(self.parts, state["parts"], strict=True):
-            part.load_state_dict(part_state)
+        load_moments(self, state)
+
+
+Optimizer = torch.optim.Optimizer | MuonWithAdamW
 
 
 def build_optimizer(
@@ -154,13 +170,26 @@ def build_optimizer(
     groups: list[dict[str, Any]],
     lr: float,
     betas: tuple[float, float],
-) -> torch.optim.Optimizer | MuonWithAdamW:
-    """Return the optimizer of `groups`, which are parameters of `model`."""
+    fused: bool = False,
+) -> Optimizer:
+    """Return the optimizer of `groups`, which are parameters of `model`.
+
+    Args:
+        fused: let AdamW update all weights in one kernel, which can skip a step by a number on the device.
+    """
     if name == "muon":
         return MuonWithAdamW(model, groups, lr, betas)
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, foreach=True)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, foreach=not fused, fused=fused)
 
 
-def optimizer_parts(optimizer: torch.optim.Optimizer | MuonWithAdamW) -> list[torch.optim.Optimizer]:
-    """Return the optimizers of torch that `optimizer` is made of."""
+def optimizer_parts(optimizer: Optimizer) -> list[torch.optim.Optimizer]:
+    """Return the torch optimizers that `optimizer` consists of."""
     return optimizer.parts if isinstance(optimizer, MuonWithAdamW) else [optimizer]
+
+
+def load_moments(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Load the state of all parameters; the settings of the groups (decay, betas, fused) stay."""
+    for part, saved in zip(optimizer_parts(optimizer), state.get("parts", [state]), strict=True):
+        pairs = zip(part.param_groups, saved["param_groups"], strict=False)
+        groups = [{**current, "params": group["params"]} for current, group in pairs]
+        part.load_state_dict({**saved, "param_groups": groups})

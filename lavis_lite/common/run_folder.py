@@ -1,4 +1,4 @@
-"""What a run leaves behind, and where: one folder, the same names in every run."""
+"""The output folder of a run: the same file names in every run."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class RunFolder:
     ``log.jsonl``       one JSON object a line: training, validation
     ``tensorboard/``    the same as TensorBoard events
     ``checkpoints/``    the newest few, and ``checkpoint_best.pth``
-    ``tokenizer/``      what the text model reads with
+    ``tokenizer/``      the tokenizer of the text model
     ``result/``         captions by split and epoch
     ``evaluate.json``   metrics by split, and what they were made with
     ``evaluate_.../``   evaluations with other weights, data or settings
-    ``report.html``     all of it to look at
+    ``report.html``     a report of all of it
     ==================  =========================================================
     """
 
@@ -40,21 +40,16 @@ class RunFolder:
 
     @classmethod
     def at(cls, path: str | Path) -> RunFolder | None:
-        """Return the run folder at `path`, or None if it is something else (a file, a URL, weights' folder).
+        """Return the run folder at `path`, or None for a file, a URL, or a folder of transformers.
 
         Raises:
-            ConfigError: a folder that says neither by config.yaml nor by config.json what it is, or that
-                another program wrote.
+            ConfigError: a folder without config.yaml or config.json, or one that another program wrote.
         """
         try:
             folder = Path(path).expanduser()
             if not folder.is_dir():
                 return None
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-        ):  # an address too long for a path, or a user without a home
+        except (OSError, RuntimeError, ValueError):  # too long for a path, or a user without a home
             return None
         if (folder / "config.json").is_file():
             return None
@@ -71,7 +66,6 @@ class RunFolder:
             f"{folder}: is neither the folder of a run (it has no config.yaml) nor one that transformers "
             "wrote (it has no config.json)."
         )
-        return cls(folder)
 
     @property
     def config_file(self) -> Path:
@@ -102,13 +96,13 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def result_file(self, split: str, epoch: int | None = None) -> Path:
-        """Return where the captions of a split go."""
+        """Return the path of the result file of a split."""
         return self.results / (f"{split}.json" if epoch is None else f"{split}_epoch{epoch}.json")
 
     def config(self) -> dict[str, Any]:
         """Return the resolved config of the run, as plain values.
 
-        Where config.yaml is damaged, the copy that a checkpoint holds is returned, with a warning.
+        If config.yaml is damaged, the copy in a checkpoint is returned, with a warning.
 
         Raises:
             ConfigError: neither can be read.
@@ -187,9 +181,9 @@ class RunFolder:
         return {"model": model, "preprocess": preprocess}
 
     def test_results(self) -> tuple[dict[str, dict[str, Any]], dict[str, Any]] | None:
-        """Return the metrics by split and what made them (see `read_results`); None where there are none.
+        """Return the metrics by split and what they were made with (see `read_results`), or None.
 
-        A damaged file counts as none, with a warning.
+        A damaged file counts as missing, with a warning.
         """
         if not self.evaluate_file.exists():
             return None
@@ -200,10 +194,10 @@ class RunFolder:
             return None
 
     def weights(self) -> Path:
-        """Return the best checkpoint, or the newest where none is best.
+        """Return the best checkpoint, or the newest if there is no best one.
 
         Raises:
-            ConfigError: the run saved none yet.
+            ConfigError: the run has saved none yet.
         """
         store = CheckpointStore(self.checkpoints)
         if store.best.is_file():

@@ -1,7 +1,7 @@
-"""Randomness that depends on what is drawn for, not on who draws it or when.
+"""Random numbers that depend on what they are drawn for, not on which process draws them or when.
 
-Every sample of every epoch has a seed of its own, so that neither the number of workers, nor the
-number of ranks, nor a resumed run changes what augmentation does to it.
+Every sample of every epoch has its own seed, so that neither the number of workers or ranks nor a
+resumed run changes how it is augmented.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def seed_everything(*key: int | str) -> None:
 
 @contextmanager
 def seeded_scope(*key: int | str) -> Iterator[None]:
-    """Run a block with all global CPU generators seeded by `key`, and put them back after it.
+    """Run a block with all global CPU generators seeded by `key`, and restore them after it.
 
-    Augmentations, torchvision's and the user's own alike, draw from the global generators; in this
-    scope they become a function of `key`.
+    Augmentations, also those of a user, draw from the global generators; in this scope they are a
+    function of `key`.
     """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     seed = key_seed(*key)
@@ -73,7 +73,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what `rng_state` returned."""
+    """Restore what `rng_state` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

@@ -1,8 +1,7 @@
-"""Being asked to stop: SIGTERM (pre-emption), SIGHUP (a closed terminal) and SIGINT (Ctrl-C).
+"""Stop signals: SIGTERM (pre-emption), SIGHUP (a closed terminal) and SIGINT (Ctrl-C).
 
-Schedulers, `timeout` and terminals signal whole process groups. The process that a person started
-decides what a signal means; its data loaders' workers leave signals to it
-(`distributed.leave_signals_to_parent`).
+Schedulers, `timeout` and terminals signal whole process groups. The main process handles signals; the
+workers of its data loaders ignore them (`distributed.leave_signals_to_parent`).
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ STOP_SIGNALS: tuple[signal.Signals, ...] = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
 )
 LAUNCHER_CHECK_SECONDS = 1.0
-# For the step, and for writing the checkpoint, after the launcher is gone.
+# Time to finish the step and write the checkpoint after the launcher is gone.
 LAUNCHER_GRACE_SECONDS = 60.0
 
 
 class StoppedError(Exception):
-    """The run stopped because it was asked to, and can go on later.
+    """The run stopped on a signal and can be resumed.
 
     Attributes:
         exit_code: 128 plus the signal's number, as shells count.
@@ -39,10 +38,10 @@ class StoppedError(Exception):
 
 
 class StopSignals:
-    """Notes stop signals while its ``with`` block runs; a second SIGINT raises KeyboardInterrupt.
+    """Records stop signals while its ``with`` block runs; a second SIGINT raises KeyboardInterrupt.
 
     Attributes:
-        received: the first stop signal that came, or None.
+        received: the first stop signal, or None.
     """
 
     def __init__(self) -> None:
@@ -99,7 +98,7 @@ def exit_on_signals(note: str = "", at_once: bool = False) -> Iterator[None]:
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Hold stop signals back during the block, also from processes that it starts."""
+    """Block stop signals during the block, also in processes that it starts."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -111,10 +110,10 @@ def signals_held() -> Iterator[None]:
 
 
 def end_with_launcher() -> None:
-    """Where `torch.distributed.run` started this process, stop it when the launcher is gone.
+    """Stop this process when the launcher that started it is gone.
 
-    A launcher that is killed tells nobody. This process then gets SIGTERM, as from the launcher, and
-    is ended `LAUNCHER_GRACE_SECONDS` later in any case: it may wait for another process that is gone.
+    A launcher that is killed does not stop its processes. This process then gets SIGTERM, as from the
+    launcher, and is ended `LAUNCHER_GRACE_SECONDS` later in any case: it may wait for a dead process.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         threading.Thread(target=_watch_launcher, args=(os.getppid(),), daemon=True).start()
@@ -130,15 +129,9 @@ def _watch_launcher(launcher: int) -> NoReturn:
 
 
 def handle_stop_signals(handler: Handler) -> Mapping[int, Handler]:
-    """Set a handler for the stop signals.
+    """Set a handler for the stop signals and return the previous ones, for `restore_handlers`.
 
-    Only the main thread can. SIGHUP stays ignored where it is, as below ``nohup``.
-
-    Args:
-        handler: a function of the signal's number and the frame, or ``signal.SIG_DFL``.
-
-    Returns:
-        The handlers before it, for `restore_handlers`.
+    Only the main thread can. An ignored SIGHUP stays ignored, as below ``nohup``.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}
@@ -153,6 +146,6 @@ def restore_handlers(handlers: Mapping[int, Handler]) -> None:
 
 
 def _say(text: str) -> None:
-    """Write a line to standard error, once a machine: a signal handler must not use buffered files."""
+    """Write a line to standard error, unbuffered as a signal handler must, once per machine."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         os.write(2, f"{text}\n".encode())

@@ -1,4 +1,4 @@
-"""Texts that were tokenized where they were read, in a worker, and not in the training process."""
+"""Texts that were tokenized in a worker of the data loader, not in the training process."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 class TokenizedTexts(list[str]):
-    """A list of texts that carries their tokens along.
+    """A list of texts with their tokens.
 
     Attributes:
         input_ids, attention_mask: (texts, length).
-        made_for: (max_length, padding) that they were made with; other ones are made anew.
+        made_for: (max_length, padding) of the tokens; a model that needs others tokenizes again.
     """
 
     def __init__(
@@ -32,11 +32,11 @@ class TokenizedTexts(list[str]):
 
 @dataclass
 class TokenizeTexts:
-    """Tokenizes the texts of a batch; what a data loader's worker calls last.
+    """Tokenizes the texts of a batch; called last in a data loader's worker.
 
     Attributes:
         tokenizer: of the model.
-        lengths: key of the batch -> tokens that its texts are cut to.
+        lengths: key of the batch -> number of tokens that its texts are truncated to.
         padding: "longest" or "max_length".
     """
 
@@ -46,7 +46,7 @@ class TokenizeTexts:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return `batch` with its texts as `TokenizedTexts`."""
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # or it warns of having been forked
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns that the process was forked
         texts = {key: batch[key] for key in self.lengths if _are_texts(batch.get(key))}
         return {**batch, **{key: self._tokenized(value, self.lengths[key]) for key, value in texts.items()}}
 

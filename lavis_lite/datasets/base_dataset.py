@@ -25,8 +25,8 @@ class BaseDataset(Dataset[dict[str, Any]]):
     Args:
         annotations: one mapping for each item.
         image_root: folder that the annotated image paths are relative to.
-        vis_processor: makes a tensor of an image.
-        text_processor: cleans a text.
+        vis_processor: image -> tensor.
+        text_processor: text -> cleaned text.
 
     Attributes:
         stored_images: images that are not files below `image_root`, by name.
@@ -49,7 +49,7 @@ class BaseDataset(Dataset[dict[str, Any]]):
         return len(self.annotations)
 
     def samples_without_file(self) -> int:
-        """Return how many samples are known to lack a file."""
+        """Return the number of samples whose file is known to be missing."""
         missing = set(self.missing_images)
         if not missing:
             return 0

@@ -1,60 +1,64 @@
-"""From data sets to batches: who gets which sample, in which order, and what happens to bad ones.
+"""From data sets to batches: which rank reads which sample in which order, and what happens to bad samples.
 
-The order of an epoch depends on (seed, epoch) alone; a global batch is a run of it, cut into equal
-shares for the ranks. What augmentation does to a sample depends on (seed, epoch, sample). So neither
-workers, nor ranks, nor a resumed run change what is trained on.
+The order of an epoch depends on (seed, epoch) alone; a global batch is a slice of it, cut into equal
+shares for the ranks. The augmentation of a sample depends on (seed, epoch, sample). So neither workers,
+nor ranks, nor a resumed run change what is trained on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lavis_lite.common.distributed import FILLER, leave_signals_to_parent, start_workers
+from lavis_lite.common.batch import BadSample, Batch
+from lavis_lite.common.distributed import leave_signals_to_parent, start_workers
 from lavis_lite.common.seeding import key_seed, keyed_generator, seeded_scope
 from lavis_lite.datasets.base_dataset import collate
 
-BAD_SAMPLES = "bad_samples"
-# What reading a bad file raises: OSError is Pillow's, ValueError covers our ImageError.
+# Raised on reading a bad file: OSError by Pillow; ValueError covers `ImageError`.
 READ_ERRORS = (OSError, ValueError)
 ATTEMPTS = 20
 
 Policy = Literal["raise", "replace", "skip"]
+Collater = Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
+Finish = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-class SampleKey(NamedTuple):
-    """Which sample, of which epoch."""
+class Samples(Protocol):
+    """A data set of torch with a length."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class SampleKey:
+    """A sample of an epoch."""
 
     epoch: int
     index: int
 
 
-class BadSample(NamedTuple):
-    """A sample that could not be read."""
-
-    index: int
-    reason: str
-
-
 @dataclass
 class KeyedSamples(Dataset):
-    """A data set addressed by `SampleKey`, with a policy for samples that cannot be read.
+    """A data set indexed by `SampleKey`, with a policy for samples that cannot be read.
 
     Attributes:
-        policy: "raise" lets the error through; "replace" takes another sample, the same one every
-            time; "skip" returns only the note of what is missing.
+        policy: for samples that cannot be read: "raise" raises; "replace" returns another sample, always
+            the same one; "skip" returns only the error.
     """
 
-    dataset: Dataset
+    dataset: Samples
     seed: int
     policy: Policy
 
     def __getitem__(self, key: SampleKey) -> tuple[Any, list[BadSample]]:
-        """Return the sample (None where skipped) and the notes of what could not be read."""
+        """Return the sample (None if skipped) and the samples that could not be read."""
         bad: list[BadSample] = []
         index = key.index
         for attempt in range(ATTEMPTS):
@@ -73,24 +77,28 @@ class KeyedSamples(Dataset):
 
 @dataclass
 class Collate:
-    """Join samples and carry the notes of bad ones along."""
+    """Make a `Batch` of what `KeyedSamples` returns.
 
-    collater: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
-    finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    Attributes:
+        collater: of the data set: samples -> a plain dict.
+        finish: called on that dict (tokenizing, say).
+    """
 
-    def __call__(self, items: Sequence[tuple[Any, list[BadSample]]]) -> dict[str, Any]:
+    collater: Collater
+    finish: Finish | None = None
+
+    def __call__(self, items: Sequence[tuple[Any, list[BadSample]]]) -> Batch:
         samples = [sample for sample, _ in items if sample is not None]
-        batch = dict(self.collater(samples)) if samples else {}
+        joined = dict(self.collater(samples)) if samples else {}
         if samples and self.finish is not None:
-            batch = self.finish(batch)
-        batch[BAD_SAMPLES] = [note for _, notes in items for note in notes]
-        return batch
+            joined = self.finish(joined)
+        return Batch(joined, [note for _, notes in items for note in notes])
 
 
 class Concatenated(Dataset):
-    """Several data sets end to end; the first one's collater joins a batch."""
+    """Several data sets in one; the collater of the first one is used."""
 
-    def __init__(self, datasets: Sequence[Dataset]) -> None:
+    def __init__(self, datasets: Sequence[Samples]) -> None:
         self.datasets = datasets
         self.starts = [0]
         for dataset in datasets:
@@ -106,17 +114,17 @@ class Concatenated(Dataset):
 
 
 class TrainLoader:
-    """Endless training batches of one rank, from any epoch and any place in it.
+    """The training batches of one rank, from any epoch and any position in it.
 
     Args:
-        batch_size: samples a batch on this rank.
+        batch_size: samples per batch on this rank.
         drop_last: leave out an incomplete last batch, unless it is the only one.
-        finish: called on each batch, in the workers (tokenizing, say).
+        finish: called on the samples of each batch, in the workers (to tokenize, for example).
     """
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Samples,
         batch_size: int,
         *,
         seed: int,
@@ -126,7 +134,7 @@ class TrainLoader:
         drop_last: bool = True,
         policy: Policy = "replace",
         pin_memory: bool = False,
-        finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        finish: Finish | None = None,
     ) -> None:
         self.size = len(dataset)
         self.global_batch = batch_size * world_size
@@ -147,26 +155,26 @@ class TrainLoader:
 
     @property
     def layout(self) -> dict[str, Any]:
-        """What must be equal for a batch's number to mean the same place in the data."""
+        """The settings that must be equal for the number of a batch to mean the same position in the data."""
         return {"samples": self.size, "global_batch": self.global_batch}
 
     def batches_after(self, skipped: int) -> int:
-        """Return how many batches an epoch has without its first `skipped` samples."""
+        """Return the number of batches of an epoch without its first `skipped` samples."""
         return self._schedule.batches_after(skipped)
 
-    def epoch(self, epoch: int, first_batch: int = 0, skipped: int = 0) -> Iterator[dict[str, Any]]:
+    def epoch(self, epoch: int, first_batch: int = 0, skipped: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` from `first_batch` on.
 
         Args:
             epoch: number of the epoch; with the seed it decides the order.
-            first_batch: where to enter it.
-            skipped: samples at its beginning that are in no batch, because the run that was resumed has
-                seen them in batches of another size.
+            first_batch: number of the first batch to yield.
+            skipped: samples at the beginning of the epoch that are in no batch, because the resumed run
+                saw them in batches of another size.
         """
         self._schedule.epoch, self._schedule.first_batch = epoch, first_batch
         self._schedule.skipped = skipped
         for number, batch in enumerate(start_workers(self._loader), start=first_batch):
-            batch[FILLER] = self._schedule.is_filler(number)
+            batch.filler = self._schedule.is_filler(number)
             yield batch
 
 
@@ -182,7 +190,7 @@ class _Schedule:
     def __init__(
         self, size: int, global_batch: int, drop_last: bool, *, seed: int, rank: int, world_size: int
     ) -> None:
-        # No reference to the loader: in a cycle with it, its workers would be ended only after a timeout.
+        # No reference to the loader: in a reference cycle, its workers would end only after a timeout.
         self.size, self.global_batch, self.drop_last = size, global_batch, drop_last
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.epoch = 0
@@ -193,7 +201,7 @@ class _Schedule:
         return self.batches_after(self.skipped) - self.first_batch
 
     def batches_after(self, skipped: int) -> int:
-        """Return how many batches an epoch has without its first `skipped` samples."""
+        """Return the number of batches of an epoch without its first `skipped` samples."""
         whole, rest = divmod(self.size - skipped, self.global_batch)
         return whole + (1 if rest and (not self.drop_last or not whole) else 0)
 
@@ -201,8 +209,8 @@ class _Schedule:
         order = torch.randperm(self.size, generator=keyed_generator(self.seed, self.epoch)).tolist()
         for number in range(self.first_batch, self.batches_after(self.skipped)):
             share = self._share(number)
-            # An empty share still takes part in the step, with a sample of weight zero.
-            yield [SampleKey(self.epoch, order[place]) for place in share] or [
+            # A rank with an empty share still has to exchange gradients: a filler, with weight 0.
+            yield [SampleKey(self.epoch, order[position]) for position in share] or [
                 SampleKey(self.epoch, order[0])
             ]
 
@@ -210,7 +218,7 @@ class _Schedule:
         return len(self._share(number)) == 0
 
     def _share(self, number: int) -> range:
-        """Return the places in the epoch's order that this rank takes of global batch `number`."""
+        """Return the positions in the epoch's order that are this rank's share of global batch `number`."""
         first = self.skipped + number * self.global_batch
         count = min(self.global_batch, self.size - first)
         cuts = [first + count * rank // self.world_size for rank in range(self.world_size + 1)]
@@ -218,7 +226,7 @@ class _Schedule:
 
 
 def eval_loader(
-    dataset: Dataset,
+    dataset: Samples,
     batch_size: int,
     *,
     seed: int = 0,
@@ -227,7 +235,7 @@ def eval_loader(
     num_workers: int = 0,
     policy: Policy = "skip",
 ) -> DataLoader:
-    """Return a loader over this rank's share of `dataset`: every sample once over all ranks."""
+    """Return a loader of this rank's share of `dataset`: every sample exactly once over all ranks."""
     keys = [SampleKey(0, index) for index in range(rank, len(dataset), world_size)]
     return DataLoader(
         KeyedSamples(dataset, seed, policy),
@@ -240,5 +248,5 @@ def eval_loader(
     )
 
 
-def _collater(dataset: Dataset) -> Callable:
+def _collater(dataset: Samples) -> Collater:
     return getattr(dataset, "collater", None) or collate

@@ -105,13 +105,13 @@ def _sources(rows: Sequence[Row]) -> list[tuple[str, dict[str, str]]]:
     """Return counts, share dropped, and diversity of web and synthetic texts, before and after."""
     sources = []
     for source in ("web", "synthetic"):
-        own = [row for row in rows if row["source"] == source]
-        kept = [row["text"] for row in own if row["kept"]]
-        if not own:
+        of_source = [row for row in rows if row["source"] == source]
+        kept = [row["text"] for row in of_source if row["kept"]]
+        if not of_source:
             continue
-        figures = {"texts": f"{len(own):,}", "kept": f"{len(kept):,}"}
-        figures["noise ratio (dropped)"] = f"{1 - len(kept) / len(own):.1%}"
-        for when, texts in (("before", [row["text"] for row in own]), ("after", kept)):
+        figures = {"texts": f"{len(of_source):,}", "kept": f"{len(kept):,}"}
+        figures["noise ratio (dropped)"] = f"{1 - len(kept) / len(of_source):.1%}"
+        for when, texts in (("before", [row["text"] for row in of_source]), ("after", kept)):
             figures |= {f"{name}, {when}": f"{value:.3g}" for name, value in diversity(texts).items()}
         sources.append((source, figures))
     return sources

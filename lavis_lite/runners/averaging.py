@@ -1,4 +1,4 @@
-"""A running average of the weights, which is often better than the last of them."""
+"""A running average of the weights, which often evaluates better than the last weights."""
 
 from __future__ import annotations
 
@@ -12,50 +12,54 @@ from lavis_lite.common import distributed
 
 
 class WeightAverage:
-    """The exponential moving average of the weights that train: what is validated, tested and kept as best.
+    """The exponential moving average of the trainable weights: what is validated, tested and saved as best.
 
-    After step n the average moves by 1 - min(decay, (1 + n) / (10 + n)), so that the first,
-    untrained weights are soon forgotten.
+    After step n the average moves by 1 - min(decay, (1 + n) / (10 + n)), so that the untrained
+    weights at the start lose their influence early.
 
     Args:
         model: the model that is trained; its weights may be cut over the ranks.
-        decay: share of the old average that stays, below 1.
+        decay: share of the average that stays at a step, below 1.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin with the current weights."""
         self.averages = {name: p.detach().clone() for name, p in self.parameters.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move towards the present weights, those of after `step` optimizer steps."""
+        """Move towards the current weights, after `step` optimizer steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(_local(self.averages), _local(self.parameters), 1.0 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Exchange the weights for their averages, and back at the end."""
-        self._exchange()
+        """Swap the weights with their averages during a block."""
+        self._swap()
         try:
             yield
         finally:
-            self._exchange()
+            self._swap()
 
     @torch.no_grad()
-    def _exchange(self) -> None:
+    def _swap(self) -> None:
         for average, parameter in zip(_local(self.averages), _local(self.parameters), strict=True):
-            kept = parameter.clone()
+            weights = parameter.clone()
             parameter.copy_(average)
-            average.copy_(kept)
+            average.copy_(weights)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the averages in one piece each; all ranks call it."""
+        """Return the averages as whole tensors; all ranks call it."""
         return {name: distributed.whole_tensor(value) for name, value in self.averages.items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take averages that every rank has in one piece."""
+        """Load averages in whole tensors, which every rank has."""
         for name, average in self.averages.items():
             average.copy_(distributed.part_like(state[name], average))
 

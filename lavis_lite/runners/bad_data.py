@@ -1,4 +1,4 @@
-"""Training samples that cannot be read: counted over all ranks, named, and too many of them refused."""
+"""Training samples that cannot be read: counted over all ranks, and limited."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from lavis_lite.common import distributed
+from lavis_lite.common.batch import BadSample, Batch
 
 logger = logging.getLogger(__name__)
 EXAMPLES_IN_ERRORS = 5
-Note = tuple[int, str]  # number of a sample, and why it cannot be read
 
 
 class TrainingError(RuntimeError):
@@ -17,7 +17,7 @@ class TrainingError(RuntimeError):
 
     Args:
         message: the same on all ranks that raise it.
-        on_all_ranks: whether every rank raises it at this step, so that one may say it for all.
+        on_all_ranks: True if every rank raises it at this step, so that one can report it for all.
     """
 
     def __init__(self, message: str, on_all_ranks: bool = True) -> None:
@@ -26,10 +26,10 @@ class TrainingError(RuntimeError):
 
 
 class BadSamples:
-    """The unreadable samples that all ranks together have met; every rank holds the same.
+    """The unreadable samples that all ranks together have met; equal on every rank.
 
     Args:
-        total: samples of the training data.
+        total: number of training samples.
         max_fraction: share of them that may be unreadable.
 
     Attributes:
@@ -42,31 +42,31 @@ class BadSamples:
         self.numbers: set[int] = set()
         self._reasons: dict[int, str] = {}
 
-    def unseen(self, notes: Iterable[Note]) -> list[Note]:
-        """Return those of `notes`, of this rank's batches, that no rank has met before."""
-        return [note for note in dict(notes).items() if note[0] not in self.numbers]
+    def unseen(self, batches: Iterable[Batch]) -> list[BadSample]:
+        """Return the bad samples of this rank's `batches` that no rank has met before, each once."""
+        bad_samples = {bad.index: bad for batch in batches for bad in batch.bad_samples}
+        return [bad for number, bad in bad_samples.items() if number not in self.numbers]
 
-    def share(self, notes: Sequence[Note]) -> None:
-        """Add what each rank has met (its `unseen`); all ranks call it. Each sample is logged once."""
-        for share in distributed.gather_objects(list(notes)):
-            for number, reason in share:
-                if number in self.numbers:
-                    continue
-                self.numbers.add(number)
-                self._reasons[number] = reason
-                if distributed.is_rank_zero():
-                    logger.warning("Training sample %d cannot be read and is replaced: %s", number, reason)
+    def share(self, unseen: Sequence[BadSample]) -> None:
+        """Add the `unseen` samples of every rank; all ranks call it. Each sample is logged once."""
+        for bad in (bad for share in distributed.gather_objects(list(unseen)) for bad in share):
+            if bad.index in self.numbers:
+                continue
+            self.numbers.add(bad.index)
+            self._reasons[bad.index] = bad.reason
+            if distributed.is_rank_zero():
+                logger.warning("Training sample %d cannot be read and is replaced: %s", bad.index, bad.reason)
 
     @property
     def too_many(self) -> bool:
-        """Whether more samples are unreadable than the run allows."""
+        """True if more samples are unreadable than the run allows."""
         return len(self.numbers) / self.total > self.max_fraction
 
     def check(self) -> None:
-        """Refuse to go on with too many unreadable samples.
+        """Stop the run if too many samples are unreadable.
 
         Raises:
-            TrainingError: there are too many; some are listed with their reasons.
+            TrainingError: there are more than allowed; the message lists some of them.
         """
         if not self.too_many:
             return

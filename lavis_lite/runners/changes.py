@@ -1,4 +1,4 @@
-"""What has changed in the settings of a run since its checkpoint was written, and what becomes of it."""
+"""Settings of a run that changed since its checkpoint was written, and what a resumed run does about them."""
 
 from __future__ import annotations
 
@@ -22,48 +22,39 @@ class Fate(Enum):
     IGNORE = "it says nothing about the run"
 
 
-# Path of a section or a setting -> its fate. The longest path that fits counts. Every setting that
-# carries on takes effect: schedule, optimizer groups, loader and task are built from the present config.
-FATES = {
-    "imports": Fate.IGNORE,
-    "model": Fate.REFUSE,
-    "model.vit_grad_ckpt": Fate.CARRY_ON,
-    "model.vit_ckpt_layer": Fate.CARRY_ON,
-    "model.load_finetuned": Fate.NEW_FOLDER_ONLY,
-    "model.finetuned": Fate.NEW_FOLDER_ONLY,
-    "model.load_pretrained": Fate.NEW_FOLDER_ONLY,
-    "model.pretrained": Fate.NEW_FOLDER_ONLY,
-    "datasets": Fate.NEW_FOLDER_ONLY,
-    "preprocess": Fate.NEW_FOLDER_ONLY,
-    "run": Fate.CARRY_ON,
-    "run.task": Fate.REFUSE,
-    "run.runner": Fate.REFUSE,
-    "run.optimizer": Fate.REFUSE,
-    "run.lr_scale": Fate.REFUSE,
-    "run.freeze": Fate.REFUSE,
-    "run.unfreeze_last_vision_layers": Fate.REFUSE,
-    "run.seed": Fate.NEW_FOLDER_ONLY,
-    "run.train_splits": Fate.NEW_FOLDER_ONLY,
-    "run.train_dataset_ratios": Fate.NEW_FOLDER_ONLY,
-    "run.output_dir": Fate.IGNORE,
-    "run.resume": Fate.IGNORE,
-    "run.resume_ckpt_path": Fate.IGNORE,
-    "run.evaluate": Fate.IGNORE,
-    "run.world_size": Fate.IGNORE,
-    "run.dist_url": Fate.IGNORE,
-    "run.distributed": Fate.IGNORE,
-    "run.use_dist_eval_sampler": Fate.IGNORE,
+# Sections and settings by fate; the longest matching path counts. Every setting that carries on takes
+# effect: schedule, optimizer groups, loader and task are built from the current config.
+_SETTINGS = {
+    Fate.REFUSE: """
+        model
+        run.task run.runner run.optimizer run.lr_scale run.freeze run.unfreeze_last_vision_layers
+    """,
+    Fate.NEW_FOLDER_ONLY: """
+        model.load_finetuned model.finetuned model.load_pretrained model.pretrained
+        datasets preprocess
+        run.seed run.train_splits run.train_dataset_ratios
+    """,
+    Fate.CARRY_ON: """
+        model.vit_grad_ckpt model.vit_ckpt_layer
+        run
+    """,
+    Fate.IGNORE: """
+        imports
+        run.output_dir run.resume run.resume_ckpt_path run.evaluate
+        run.world_size run.dist_url run.distributed run.use_dist_eval_sampler
+    """,
 }
-# Settings of every run that count even where nothing is left to train. Those of the task do, too.
-_AT_THE_END = ("run.test_splits", "run.batch_size_eval", "run.num_workers", "run.amp", "run.device")
-_AT_THE_END += ("run.report", "run.wandb_project", "run.save_total_limit")
+FATES = {path: fate for fate, paths in _SETTINGS.items() for path in paths.split()}
+# Settings of every run that have an effect even if nothing is left to train; those of the task do, too.
+_AFTER_TRAINING = {"run.test_splits", "run.batch_size_eval", "run.num_workers", "run.amp", "run.device"}
+_AFTER_TRAINING |= {"run.report", "run.wandb_project", "run.save_total_limit"}
 _OF_EVERY_RUN = {f"run.{field.name}" for field in fields(RunConfig)}
-# How many keys lead to a field of a `Config`: a field that an older checkpoint lacks is a new one.
+# Number of keys that lead to a field of a `Config`: a field that an older checkpoint lacks is a new one.
 _FIELD_DEPTH = {"model": 2, "run": 2, "datasets": 3}
 
 
 class Change(NamedTuple):
-    """A setting that was one thing and is now another; None where it was or is not set."""
+    """A changed setting; None where it was or is not set."""
 
     key: str
     was: Any
@@ -98,24 +89,20 @@ def fate_of(key: str) -> Fate:
 
 
 def is_of_training(key: str) -> bool:
-    """Return True for a setting of the run that has no effect where nothing is left to train."""
-    return key in _OF_EVERY_RUN and key not in _AT_THE_END and fate_of(key) is Fate.CARRY_ON
+    """Return True for a setting of the run that has no effect if nothing is left to train."""
+    return key in _OF_EVERY_RUN and key not in _AFTER_TRAINING and fate_of(key) is Fate.CARRY_ON
 
 
 def accepted_changes(
     was: Mapping[str, Any], now: Mapping[str, Any], *, checkpoint: str, new_folder: bool
 ) -> list[Change]:
-    """Return the changes that a resumed run carries on with.
+    """Return the changes with which a resumed run continues.
 
     Args:
-        was: the config that the checkpoint was written with.
-        now: the present one.
-        checkpoint: path of the checkpoint, for the message.
-        new_folder: whether the run starts a folder of its own from the checkpoint of another run
-            (``run.resume_ckpt_path``), so that it may be trained on other data.
+        new_folder: True if the run continues another run's checkpoint; it may be trained on other data then.
 
     Raises:
-        ConfigError: changes with which the run cannot continue, all of them.
+        ConfigError: the run cannot continue with some changes; the message lists all of them.
     """
     changes = [change for change in differences(was, now) if fate_of(change.key) is not Fate.IGNORE]
     refused = [change for change in changes if fate_of(change.key) is Fate.REFUSE]

@@ -1,48 +1,75 @@
-"""Evaluating one split: every sample once over all ranks, none lost, none doubled."""
+"""Evaluating a split: every sample exactly once over all ranks."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lavis_lite.common import distributed
-from lavis_lite.common.config.run_config import RunConfig
-from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.batch import BadSample, Model
+from lavis_lite.common.files import write_json
 from lavis_lite.common.logs.progress import Progress
 from lavis_lite.common.seeding import seeded_scope
-from lavis_lite.datasets.loading import BAD_SAMPLES, Concatenated, eval_loader
-from lavis_lite.runners.precision import Precision
+from lavis_lite.common.signals import StoppedError
+from lavis_lite.datasets.loading import Concatenated, Samples, eval_loader
+
+if TYPE_CHECKING:
+    from lavis_lite.runners.runner_base import RunnerBase
 
 logger = logging.getLogger(__name__)
 MISSING = "samples_without_image"
 
 
+def evaluate(runner: RunnerBase, splits: Sequence[str], kind: str) -> dict[str, dict[str, Any]]:
+    """Evaluate on `splits`, write results and log lines, and return the metrics by split.
+
+    Args:
+        kind: "valid" or "test", as log.jsonl names it.
+    """
+    all_metrics = {}
+    for split in splits:
+        started = time.perf_counter()
+        with runner.throughput.paused(), runner.eval_weights() as model:
+            records, metrics = _evaluate_split(runner, model, split)
+        all_metrics[split] = metrics
+        if distributed.is_rank_zero():
+            folder, epoch = runner.folder, runner.segment
+            results = folder.result_file(split, epoch if kind == "valid" else None)
+            write_json(runner.task.results(records), results)
+            write_json(records, folder.results / f"{split}_report.json")
+            runner.log.write(kind, runner.state.step, metrics, split=split, epoch=epoch)
+            numbers = ", ".join(f"{k} {v:.3f}" for k, v in metrics.items() if isinstance(v, float))
+            seconds = time.perf_counter() - started
+            logger.info("%s: %d samples in %.0f s. %s", split, len(records), seconds, numbers)
+    return all_metrics
+
+
 class EvaluationBatches:
-    """The batches of this rank's share of a split, on the device; may be gone through more than once.
+    """The samples of this rank's share of a split, on the device; can be iterated more than once.
 
     Attributes:
         dataset: the whole split.
-        unreadable: (sample number, reason) of each sample that could not be read.
+        unreadable: samples that could not be read.
     """
 
     def __init__(
         self,
         loader: DataLoader,
-        dataset: Dataset,
+        dataset: Samples,
         title: str,
-        to_device: Callable[[Mapping[str, Any]], dict[str, Any]],
+        device: torch.device,
         between_batches: Callable[[], None],
     ) -> None:
         self.dataset = dataset
-        self.unreadable: set[tuple[int, str]] = set()
+        self.unreadable: set[BadSample] = set()
         self._loader = loader
         self._title = title
-        self._to_device = to_device
+        self._device = device
         self._between_batches = between_batches
 
     def __len__(self) -> int:
@@ -50,29 +77,22 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         with Progress(len(self), self._title, enabled=distributed.is_rank_zero()) as progress:
-            for samples in distributed.start_workers(self._loader):
+            for batch in distributed.start_workers(self._loader):
                 self._between_batches()
-                self.unreadable.update(tuple(note) for note in samples.pop(BAD_SAMPLES))
-                if samples:
-                    yield self._to_device(samples)
+                self.unreadable.update(batch.bad_samples)
+                if batch.samples:
+                    yield batch.to(self._device).samples
                 progress.advance()
 
 
-def evaluate_split(
-    task: Any,
-    model: nn.Module,
-    dataset: Dataset,
-    split: str,
-    config: RunConfig,
-    precision: Precision,
-    to_device: Callable[[Mapping[str, Any]], dict[str, Any]],
-    between_batches: Callable[[], None] = lambda: None,
+def _evaluate_split(
+    runner: RunnerBase, model: Model, split: str
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the records of `split` in the data set's order, and its metrics.
 
-    The global generators are left as they were, so that evaluating changes nothing in training.
-    Samples that could not be read are listed in the metrics under "samples_without_image".
+    The global generators are restored, so that evaluating changes nothing in training.
     """
+    task, config, dataset = runner.task, runner.config, joined(runner.datasets[split])
     loader = eval_loader(
         dataset,
         config.batch_size_eval,
@@ -81,31 +101,39 @@ def evaluate_split(
         world_size=distributed.world_size(),
         num_workers=config.num_workers,
     )
-    batches = EvaluationBatches(loader, dataset, f"evaluate {split}", to_device, between_batches)
+    batches = EvaluationBatches(
+        loader, dataset, f"evaluate {split}", runner.device, lambda: _stop_if_asked(runner)
+    )
     model.eval()
     with seeded_scope(config.seed, "evaluation"), torch.inference_mode():
-        with precision.autocast():
+        with runner.precision.autocast():
             records = task.evaluate(model, batches)
-        records = _merge(records)
-        missing = sorted(note for notes in distributed.gather_objects(batches.unreadable) for note in notes)
+        shares = distributed.gather_objects(records)
+        records = sorted((r for share in shares for r in share), key=lambda r: r["instance_id"])
+        missing = sorted(bad for share in distributed.gather_objects(batches.unreadable) for bad in share)
         metrics = metrics_on_one_rank(task, dataset, records, split)
-    for index, reason in missing if distributed.is_rank_zero() else []:
-        logger.warning("%s: sample %d has no image: %s", split, index, reason)
+    for bad in missing if distributed.is_rank_zero() else []:
+        logger.warning("%s: sample %d has no image: %s", split, bad.index, bad.reason)
     if missing:
-        metrics[MISSING] = [index for index, _ in missing]
+        metrics[MISSING] = [bad.index for bad in missing]
     return records, metrics
 
 
-def _merge(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return all ranks' records in the order of the data set."""
-    shares = distributed.gather_objects(records)
-    return sorted((record for share in shares for record in share), key=lambda record: record["instance_id"])
+def _stop_if_asked(runner: RunnerBase) -> None:
+    """Interrupt a validation on a stop signal; the resumed run repeats it.
+
+    Several ranks can do so only if the state is saved: to save it, all would have to stop here.
+    """
+    signal = runner.signals.received
+    saved = distributed.world_size() == 1 or runner.saved_state.get("step") == runner.state.step
+    if signal is not None and saved:
+        raise StoppedError(signal)
 
 
 def metrics_on_one_rank(
-    task: Any, dataset: Dataset, records: list[dict[str, Any]], split: str
+    task: Any, dataset: Samples, records: list[dict[str, Any]], split: str
 ) -> dict[str, Any]:
-    """Compute metrics on rank 0 and give them to all; an error there is an error everywhere."""
+    """Compute metrics on rank 0 and send them to all ranks; all ranks raise its error, if any."""
     outcome: dict[str, Any] = {}
     if distributed.is_rank_zero():
         try:
@@ -120,20 +148,6 @@ def metrics_on_one_rank(
     return outcome["metrics"]
 
 
-def joined(datasets: list[Dataset]) -> Dataset:
-    """Return the data sets of a split as one.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if not datasets:
-        raise ConfigError("run.train_splits: no data set has any of these splits.")
+def joined(datasets: Sequence[Samples]) -> Samples:
+    """Return the data sets of a split as one."""
     return datasets[0] if len(datasets) == 1 else Concatenated(datasets)
-
-
-def plain_numbers(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Return the metrics of each split without the notes that are no numbers."""
-    return {
-        split: {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-        for split, metrics in scores.items()
-    }

@@ -1,4 +1,4 @@
-"""The first samples of a data set, and how an error in reading or using them is said in a sentence."""
+"""The first samples of a data set, and errors in reading them as one sentence."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from lavis_lite.common.batch import Batch
 from lavis_lite.common.files import first_line
 
 
 class FirstSamples(Dataset):
-    """The first `count` samples of a data set; else it is that data set."""
+    """A data set cut to its first `count` samples; its other attributes are unchanged."""
 
     def __init__(self, dataset: Any, count: int) -> None:
         self.dataset = dataset
@@ -35,14 +36,14 @@ class FirstSamples(Dataset):
         return self.dataset[index]
 
     def __getattr__(self, name: str) -> Any:
-        if name == "dataset" or name.startswith("__"):  # while it is unpickled, there is none
+        if name == "dataset" or name.startswith("__"):  # not set yet while it is unpickled
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
 
 @dataclass
 class ReadingError:
-    """What went wrong in a worker that read a batch, as a sentence."""
+    """An error of a worker that read a batch, as a sentence."""
 
     text: str
 
@@ -50,44 +51,40 @@ class ReadingError:
 class FirstBatch(Dataset):
     """One item: the first of `batches`, or a `ReadingError`."""
 
-    def __init__(self, batches: Iterator[dict[str, Any]]) -> None:
+    def __init__(self, batches: Iterator[Batch]) -> None:
         self.batches = batches
 
     @staticmethod
     def workers_are_forked() -> bool:
-        """Return whether a worker inherits `batches`; elsewhere it would have to be pickled."""
+        """Return True if a worker inherits `batches`; otherwise they would have to be pickled."""
         return multiprocessing.get_start_method() == "fork"
 
     def __len__(self) -> int:
         return 1
 
-    def __getitem__(self, index: int) -> dict[str, Any] | ReadingError:
+    def __getitem__(self, index: int) -> Batch | ReadingError:
         try:
             return next(self.batches)
         except StopIteration:
             return ReadingError("gives no batch.")
         except KeyError as error:
-            return ReadingError(f"a sample has no {error.args[0]!r}, which others have ({_place(error)}).")
+            line = _line_of(error)
+            return ReadingError(f"a sample has no {error.args[0]!r}, which others have ({line}).")
         except Exception as error:
             return ReadingError(f"a sample cannot be read: {explain(error)}")
 
 
 def explain(error: BaseException) -> str:
-    """Return what `error` says; of one that is not our own message, with its type and place."""
+    """Return the message of `error`; with its type and line unless this package wrote the message."""
     text = first_line(error, limit=1000)
-    if _is_own(error):
-        return text
-    return f"{type(error).__name__}: {text} ({_place(error)})."
-
-
-def _is_own(error: BaseException) -> bool:
-    """Return whether this package raised `error`, with a message of its own."""
     frames = list(traceback.walk_tb(error.__traceback__))
-    module = frames[-1][0].f_globals.get("__name__", "") if frames else ""
-    raised_here = module.startswith("lavis_lite.") and isinstance(error, ValueError)
-    return raised_here or type(error).__module__.startswith("lavis_lite.")
+    raised_in = frames[-1][0].f_globals.get("__name__", "") if frames else ""
+    raised_by_us = raised_in.startswith("lavis_lite.") and isinstance(error, ValueError)
+    if raised_by_us or type(error).__module__.startswith("lavis_lite."):
+        return text
+    return f"{type(error).__name__}: {text} ({_line_of(error)})."
 
 
-def _place(error: BaseException) -> str:
+def _line_of(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "no place known"
+    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else "unknown line"

@@ -1,4 +1,4 @@
-"""Which precision a run computes in."""
+"""The precision that a run computes in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Precision:
             (bf16 on a GPU that has it, else full precision).
 
     Raises:
-        ConfigError: fp16 where there is no GPU to scale gradients for.
+        ConfigError: fp16 without a GPU.
     """
 
     def __init__(self, amp: bool | str, device: torch.device) -> None:
@@ -34,7 +34,7 @@ class Precision:
 
     @property
     def scales_gradients(self) -> bool:
-        """Whether steps with infinite gradients are a matter of scale, not of faith."""
+        """True if non-finite gradients are expected (fp16 loss scaling)."""
         return self.scaler.is_enabled()
 
     def autocast(self) -> AbstractContextManager:

@@ -1,4 +1,4 @@
-"""Continuing a run: from which checkpoint, with which changes, and at which place in the data."""
+"""Continuing a run from a checkpoint: from which, with which changed settings, and where in the data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from lavis_lite.common.checkpoint.store import CheckpointError, CheckpointStore
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.seeding import seed_everything, set_rng_state
 from lavis_lite.datasets.mixing import Loader
-from lavis_lite.runners.averaging import WeightAverage
 from lavis_lite.runners.changes import Change, Fate, accepted_changes, fate_of, is_of_training
 from lavis_lite.runners.state import TrainState, check_resumable, load_resumable
 from lavis_lite.runners.testing import test_is_due
@@ -33,9 +32,9 @@ class ResumePoint:
 
     Attributes:
         path: of the checkpoint.
-        content: what it holds.
-        new_folder: whether it is another run's, named by ``run.resume_ckpt_path``.
-        changes: settings that differ from the checkpoint's and with which the run carries on.
+        content: of the checkpoint.
+        new_folder: True if it is another run's, named by ``run.resume_ckpt_path``.
+        changes: settings that differ from the checkpoint's and with which the run continues.
     """
 
     path: Path
@@ -45,7 +44,7 @@ class ResumePoint:
 
     @property
     def other_data(self) -> bool:
-        """Whether the settings name other data than the checkpoint was trained on, or another order."""
+        """True if the settings name other data than the checkpoint was trained on, or another order."""
         changed = [change.key for change in self.changes if fate_of(change.key) is Fate.NEW_FOLDER_ONLY]
         return any(not key.startswith("model.") for key in changed)
 
@@ -53,11 +52,11 @@ class ResumePoint:
 def find_resume_point(
     store: CheckpointStore, resume_ckpt_path: str | None, sections: Mapping[str, Any]
 ) -> ResumePoint | None:
-    """Return where a run continues: at the newest whole checkpoint of its folder, or at `resume_ckpt_path`.
+    """Return where a run continues: at the newest usable checkpoint of its folder, or at `resume_ckpt_path`.
 
     Args:
-        store: the checkpoints of the run's own folder.
-        resume_ckpt_path: taken where the folder has no checkpoint; None starts from the beginning.
+        store: the checkpoints in the folder of the run.
+        resume_ckpt_path: used if the folder has no checkpoint; None starts from the beginning.
         sections: the resolved config.
 
     Raises:
@@ -90,10 +89,10 @@ def _file_of(resume_ckpt_path: str) -> Path:
 
 
 def resume(runner: RunnerBase, point: ResumePoint) -> None:
-    """Put a prepared runner into the state of a checkpoint, and say what has changed since.
+    """Put a prepared runner into the state of a checkpoint, and log what has changed since.
 
     Raises:
-        ConfigError: the run cannot continue at this place with these settings.
+        ConfigError: the run cannot continue at this position with these settings.
     """
     content, state = point.content, TrainState()
     state.load_state_dict(content["state"])
@@ -103,7 +102,11 @@ def resume(runner: RunnerBase, point: ResumePoint) -> None:
     runner.strategy.load_whole()
     runner.train_step.load_state_dict(content)
     if runner.average is not None:
-        _restore_average(runner, content.get("average"), point.path)
+        if content.get("average") is None:
+            logger.warning("%s holds no average of weights; run.ema_decay starts one from here.", point.path)
+            runner.average.restart()
+        else:
+            runner.average.load_state_dict(content["average"])
     runner.metrics.load_state_dict(content["metrics"])
     _restore_rank(runner, state, content["ranks"])
     runner.state = state
@@ -118,7 +121,7 @@ def resume(runner: RunnerBase, point: ResumePoint) -> None:
 
 
 def _layout_of(content: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return how the data was read; checkpoints of version 0.1.0 do not say it, but their settings do."""
+    """Return the loader's layout; checkpoints of version 0.1.0 have none, but their settings imply it."""
     if "data" in content:
         return content["data"]
     if "global_batch" not in now:
@@ -127,16 +130,16 @@ def _layout_of(content: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[st
 
 
 def find_place(state: TrainState, was: Mapping[str, Any], loader: Loader, point: ResumePoint) -> None:
-    """Turn the place in the data that `state` names into one of `loader`, whose batches may be others.
+    """Convert the position in the data that `state` holds to one of `loader`, whose batches may differ.
 
     Args:
         state: changed in place.
         was: `layout` of the loader that the checkpoint was trained with.
-        loader: the present one.
+        loader: the current one.
         point: for messages, and for whether other data is allowed.
 
     Raises:
-        ConfigError: the data has changed, or it is read in an order in which the place cannot be found.
+        ConfigError: the data has changed, or is read in an order that does not have this position.
     """
     now = loader.layout
     if was.get("samples") != now["samples"] and not point.new_folder:
@@ -160,7 +163,7 @@ def find_place(state: TrainState, was: Mapping[str, Any], loader: Loader, point:
             "where the epoch begins again."
         )
     logger.warning(
-        "The data or its order is another than the checkpoint's: epoch %d begins again.", state.epoch + 1
+        "The data or its order differs from the checkpoint's: epoch %d begins again.", state.epoch + 1
     )
     state.batch = state.skipped = 0
 
@@ -177,7 +180,7 @@ def _layout_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _convert(state: TrainState, global_batch: int, loader: Loader) -> None:
-    """Go to the same sample with batches of another size."""
+    """Move to the same sample in batches of another size."""
     now = loader.layout["global_batch"]
     seen = state.skipped + state.batch * global_batch
     state.batch, state.skipped = divmod(seen, now)
@@ -195,12 +198,12 @@ def _convert(state: TrainState, global_batch: int, loader: Loader) -> None:
         logger.warning(
             "The last %d samples of epoch %d fill no batch and are left out.", rest, state.epoch + 1
         )
-        state.epoch, state.batch, state.skipped = state.epoch + 1, 0, 0
+        state.begin_epoch(state.epoch + 1)
         state.evaluation_due = True
 
 
 def _apply_patience(runner: RunnerBase, changes: list[Change]) -> None:
-    """Let a run that has stopped early continue, where it is more patient now."""
+    """Let a run that has stopped early continue if its patience is larger now."""
     state, patience = runner.state, runner.config.patience
     if not state.stopped_early:
         return
@@ -214,9 +217,9 @@ def _apply_patience(runner: RunnerBase, changes: list[Change]) -> None:
 
 
 def _changes_in_effect(runner: RunnerBase, changes: list[Change]) -> list[Change]:
-    """Name the changes, and return those that have an effect.
+    """Log the changes, and return those that have an effect.
 
-    At the end of a run the settings of training have none: the config that is saved says what they were.
+    After training, its settings have none: they are set back in the config that is saved.
     """
     ended = runner.has_ended and not runner.state.evaluation_due
     effective = []
@@ -246,14 +249,6 @@ def _check_not_past_the_end(runner: RunnerBase) -> None:
     )
 
 
-def _restore_average(runner: RunnerBase, average: dict[str, Any] | None, path: Path) -> None:
-    if average is None:
-        logger.warning("%s holds no average of weights; run.ema_decay starts one from here.", path)
-        runner.average = WeightAverage(runner.strategy.trained, runner.config.ema_decay)
-    else:
-        runner.average.load_state_dict(average)
-
-
 def _restore_rank(runner: RunnerBase, state: TrainState, ranks: list[dict[str, Any]]) -> None:
     runner.bad_samples.numbers = set().union(*(rank["bad_samples"] for rank in ranks))
     if len(ranks) != distributed.world_size():
@@ -269,12 +264,16 @@ def _restore_rank(runner: RunnerBase, state: TrainState, ranks: list[dict[str, A
 
 
 def _restore_log(runner: RunnerBase, point: ResumePoint, changes: list[Change]) -> None:
-    """Drop the lines of what is done again, and note what has changed since the checkpoint."""
-    redone = ["note"]  # of an earlier attempt to continue from here
+    """Drop the lines of work that is repeated, and write the changes since the checkpoint."""
+    redone = ["note"]  # of an earlier attempt to resume here
     redone += ["valid"] if runner.state.evaluation_due else []
     redone += ["test"] if test_is_due(runner) else []
     runner.log.resume_after(runner.state.step, redone)
-    notes = {change.key: f"{_noted(change.was)} -> {_noted(change.now)}" for change in changes}
+
+    def text(value: Any) -> str:
+        return "not set" if value is None else str(value)
+
+    notes = {change.key: f"{text(change.was)} -> {text(change.now)}" for change in changes}
     processes = len(point.content["ranks"]), distributed.world_size()
     if processes[0] != processes[1] and not runner.has_ended:
         notes["processes"] = f"{processes[0]} -> {processes[1]}"
@@ -282,7 +281,3 @@ def _restore_log(runner: RunnerBase, point: ResumePoint, changes: list[Change]) 
         notes["continued from"] = str(point.path)
     if notes:
         runner.log.write("note", runner.state.step, notes)
-
-
-def _noted(value: Any) -> str:
-    return "not set" if value is None else str(value)

@@ -18,9 +18,10 @@ class RunnerIter(RunnerBase):
     @property
     def steps_per_segment(self) -> int:
         """Optimizer steps between two evaluations."""
-        return self.config.iters_per_inner_epoch or self.config.max_iters
+        return self.config.iters_per_inner_epoch or self.total_steps
 
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
+        assert self.config.max_iters is not None  # `RunConfig.check` requires it
         return self.config.max_iters

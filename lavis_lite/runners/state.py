@@ -1,4 +1,4 @@
-"""Where a run stands: everything that must survive a kill besides weights and generators."""
+"""The counters of a run, and the check of a checkpoint that a run resumes from."""
 
 from __future__ import annotations
 
@@ -13,13 +13,9 @@ from torch import Tensor
 
 from lavis_lite.common.checkpoint.store import CheckpointError, load_file
 
-# What a resumable checkpoint holds, and of which type.
-_CONTENT = {
-    "model": Mapping,
-    "optimizer": Mapping,
-    "scaler": Mapping,
-    "state": Mapping,
-    "metrics": Mapping,
+# Part of a resumable checkpoint -> its type.
+_CONTENT: dict[str, type] = {
+    **dict.fromkeys(("model", "optimizer", "scaler", "state", "metrics"), Mapping),
     "ranks": list,
 }
 
@@ -31,14 +27,13 @@ class TrainState:
     Attributes:
         step: optimizer steps done.
         epoch, batch: the next batch to train on.
-        skipped: samples at the beginning of this epoch that are in none of its batches: the run has seen
-            them in batches of another size, before it was resumed.
-        best_score: of the best validation so far.
-        best_step: when that was.
-        validations_without_gain: since then.
-        bad_steps: steps left out because loss or gradient was not finite.
-        evaluation_due: the segment is trained but not yet validated.
-        stopped_early: patience ran out.
+        skipped: samples at the beginning of this epoch that are in none of its batches: the run saw them
+            in batches of another size, before it was resumed.
+        best_score, best_step: of the best validation so far.
+        validations_without_gain: number of validations since the best one.
+        bad_steps: steps that were skipped because loss or gradient was not finite.
+        evaluation_due: True if the segment is trained but not yet validated.
+        stopped_early: True if patience ran out.
     """
 
     step: int = 0
@@ -53,10 +48,10 @@ class TrainState:
     stopped_early: bool = False
 
     def improves(self, score: float) -> bool:
-        """Take note of a validation; tell whether it is the best so far.
+        """Record a validation; return True if it is the best so far.
 
-        A score that is not finite is never the best. Of scores of 0, where nothing is learned yet, the
-        latest is; for the patience it is no gain.
+        A score that is not finite is never the best. Among scores of 0, before anything is learned, the
+        latest is the best, but does not count as a gain for patience.
         """
         gained = math.isfinite(score) and (self.best_score is None or score > self.best_score)
         self.validations_without_gain = 0 if gained else self.validations_without_gain + 1
@@ -65,8 +60,12 @@ class TrainState:
             return True
         return False
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Move to the first batch of `epoch`."""
+        self.epoch, self.batch, self.skipped = epoch, 0, 0
+
     def forget_best_score(self) -> None:
-        """Let the next validation be the best one, and count patience from it."""
+        """Make the next validation the best one, and count patience from it."""
         self.best_score, self.validations_without_gain, self.stopped_early = None, 0, False
 
     def state_dict(self) -> dict[str, Any]:
@@ -78,7 +77,7 @@ class TrainState:
 
 
 def load_resumable(path: str | Path) -> dict[str, Any]:
-    """Return the content of a checkpoint that a run can go on from.
+    """Return the content of a checkpoint that a run can resume from.
 
     Raises:
         CheckpointError: it cannot be read, or `check_resumable` refuses it.
@@ -92,7 +91,7 @@ def load_resumable(path: str | Path) -> dict[str, Any]:
 
 
 def check_resumable(content: Mapping[str, Any]) -> None:
-    """Refuse the content of a checkpoint that no run can go on from.
+    """Check that a run can resume from the content of a checkpoint.
 
     Raises:
         CheckpointError: a part is missing or of the wrong type, or weights are not finite.
@@ -121,6 +120,6 @@ def check_resumable(content: Mapping[str, Any]) -> None:
             raise CheckpointError("is damaged: 'ranks' lacks the generators' states.")
     for key, value in content["model"].items():
         if not isinstance(value, Tensor):
-            raise CheckpointError(f"is damaged: model.{key} is no tensor.")
+            raise CheckpointError(f"is damaged: model.{key} is not a tensor.")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise CheckpointError(f"is damaged: model.{key} holds NaN or infinity.")

@@ -1,4 +1,4 @@
-"""What happens to the texts of a data set before a model learns them: cut, or read as unknown words."""
+"""Warnings about texts of a data set that are truncated, or that the vocabulary does not know."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import nn
 
 TEXT_KEYS = ("caption", "question", "sentence")
 EXAMINED = 1000
-# Of the texts; below it, rare characters are nothing to warn of.
+# Of the texts; a smaller share is rare characters, which need no warning.
 UNKNOWN_SHARE = 0.1
 
 
 def text_warnings(dataset: Any, model: nn.Module) -> Iterator[str]:
-    """Yield a warning if the first texts of `dataset` are longer than the model reads, or unknown to it."""
+    """Yield warnings if the first texts of `dataset` are too long for the model, or unknown to it."""
     tokenizer = getattr(model, "tokenizer", None)
     longest = getattr(model, "text_lengths", {}).get("text_input")
     texts = list(islice(_texts(dataset), EXAMINED))
@@ -34,7 +34,7 @@ def text_warnings(dataset: Any, model: nn.Module) -> Iterator[str]:
     for limit, count in limits.items():
         if count:
             yield f"{count} of the first {len(texts)} texts are longer than {limit} and are cut there."
-    # The prompt, which every text starts with, says nothing about the texts.
+    # Without the prompt, which every text starts with.
     prompt = getattr(getattr(processor, "config", None), "prompt", "")
     tokens = tokenizer([text.removeprefix(prompt) for text in processed], truncation=False).input_ids
     unknown = [text for text, ids in zip(texts, tokens, strict=True) if tokenizer.unk_token_id in ids]
@@ -47,11 +47,11 @@ def text_warnings(dataset: Any, model: nn.Module) -> Iterator[str]:
 
 
 def _texts(dataset: Any) -> Iterator[str]:
-    """Yield the texts of the annotations, as the files have them."""
+    """Yield the texts of the annotations, unprocessed."""
     if hasattr(dataset, "datasets"):
         yield from chain.from_iterable(map(_texts, dataset.datasets))
     annotations = getattr(dataset, "annotations", ())
-    # Of other sequences, a row may hold an image that would be decoded.
+    # A row of another sequence may hold an image, which would be decoded.
     for annotation in annotations if isinstance(annotations, list | tuple) else ():
         if not isinstance(annotation, Mapping):
             return

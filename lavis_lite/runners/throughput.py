@@ -1,16 +1,18 @@
-"""How fast training goes, and what it waits for."""
+"""Speed of training, and the share of time that it waits for data."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
 from lavis_lite.common import distributed
+from lavis_lite.common.batch import Batch
 from lavis_lite.common.texts import TokenizedTexts
 
 Item = TypeVar("Item")
@@ -20,14 +22,14 @@ IMAGE_KEYS = ("image", "image0", "image1")
 class Throughput:
     """Counts images, tokens and seconds between two log lines.
 
-    What one rank counts stands for all: they have equal batches.
+    The counts of one rank are multiplied by the number of ranks: they have equal batches.
     """
 
     def __init__(self) -> None:
-        self._start_anew()
+        self._reset()
 
     def waiting_for(self, windows: Iterable[Item]) -> Iterator[Item]:
-        """Yield `windows`, taking note of the time that each was waited for."""
+        """Yield `windows` and measure the time that each took to arrive."""
         iterator = iter(windows)
         while True:
             started = time.perf_counter()
@@ -38,32 +40,32 @@ class Throughput:
             self.waited += time.perf_counter() - started
             yield window
 
-    def count(self, window: Iterable[Mapping[str, Any]]) -> None:
-        """Take note of the batches of an optimizer step."""
-        for samples in window:
-            self.images += sum(len(samples[key]) for key in IMAGE_KEYS if key in samples)
-            self.tokens += sum(
-                int(value.attention_mask.sum())
-                for value in samples.values()
-                if isinstance(value, TokenizedTexts)
-            )
+    def count(self, window: Iterable[Batch]) -> None:
+        """Count images and tokens of an optimizer step."""
+        for batch in window:
+            self.images += sum(len(batch.samples[key]) for key in IMAGE_KEYS if key in batch.samples)
+            texts = (value for value in batch.samples.values() if isinstance(value, TokenizedTexts))
+            self.tokens += sum(int(value.attention_mask.sum()) for value in texts)
 
     def values(self, device: torch.device) -> dict[str, float]:
         """Return rates of all ranks together since the last call, the share of waiting, and memory."""
         seconds = time.perf_counter() - self.since
-        found = {"images_per_second": self.images * distributed.world_size() / seconds}
+        rates = {"images_per_second": self.images * distributed.world_size() / seconds}
         if self.tokens:
-            found["tokens_per_second"] = self.tokens * distributed.world_size() / seconds
-        found["data_wait_share"] = self.waited / seconds
-        found["peak_memory_gib"] = peak_memory_gib(device)
-        self._start_anew()
-        return found
+            rates["tokens_per_second"] = self.tokens * distributed.world_size() / seconds
+        rates["data_wait_share"] = self.waited / seconds
+        rates["peak_memory_gib"] = peak_memory_gib(device)
+        self._reset()
+        return rates
 
-    def pause(self, seconds: float) -> None:
-        """Leave time out that went into something else than training, such as an evaluation."""
-        self.since += seconds
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time of a block that does something else, such as an evaluation."""
+        started = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - started
 
-    def _start_anew(self) -> None:
+    def _reset(self) -> None:
         self.since = time.perf_counter()
         self.images = 0
         self.tokens = 0
@@ -71,8 +73,8 @@ class Throughput:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Return the most memory held so far: the tensors on a GPU, or this process on a CPU; in GiB."""
+    """Return the peak memory in GiB: of tensors on a GPU, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most * (1 if sys.platform == "darwin" else 1024) / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 2**30

@@ -1,4 +1,4 @@
-"""Captioning: say what is in an image, and measure how well."""
+"""Captioning: generate captions and score them against references."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from torch import nn
-
+from lavis_lite.common.batch import Model
 from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
@@ -21,10 +20,10 @@ from lavis_lite.metrics.caption import (
     score_captions,
     tokenizer_problem,
 )
-from lavis_lite.tasks.base_task import BaseTask, Record
-from lavis_lite.tasks.lengths import check_lengths
+from lavis_lite.tasks.base_task import BaseTask, Record, check_lengths, columns_of
 
 logger = logging.getLogger(__name__)
+COLUMNS = ("instance_id", "image_id", "references", "image_path", "domain")
 
 
 @registry.register_task("captioning")
@@ -40,10 +39,10 @@ class CaptionTask(BaseTask):
 
         Attributes:
             metrics: BLEU, METEOR, ROUGE_L, CIDEr, SPICE.
-            metric_tokenizer: "java" is COCO's, "python" ours; auto takes java where it is installed.
-            report_metric: whether to compute metrics at all.
-            swapped_image_control: also score every caption against another image's references:
-                what a model would reach that says plausible things without looking.
+            metric_tokenizer: "java" is COCO's tokenizer, "python" a port; auto is java if installed.
+            report_metric: False computes no metrics.
+            swapped_image_control: also score every caption against another image's references: the score
+                of a model that writes plausible captions without looking at the image.
         """
 
         metrics: list[str] = field(default_factory=lambda: ["BLEU", "METEOR", "ROUGE_L", "CIDEr"])
@@ -52,27 +51,31 @@ class CaptionTask(BaseTask):
         swapped_image_control: bool = False
 
         def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that no run can honour."""
-            complaints = super().check()
+            """Return (key, error) of each invalid value."""
+            errors = super().check()
             for name in self.metrics:
                 try:
                     result_keys(name)
                 except ValueError as error:
-                    complaints.append(("metrics", str(error)))
-            return complaints
+                    errors.append(("metrics", str(error)))
+            return errors
 
     default_best_metric: ClassVar[str] = "CIDEr + Bleu_4"
     foreign_keys: ClassVar[tuple[str, ...]] = ("n_answers", "question_id")
     config: Config
 
     def check(self) -> None:
-        """Refuse a `best_metric` that this run will not compute."""
+        """Refuse a `best_metric` that this run will not compute.
+
+        Raises:
+            ConfigError: also for a Java tokenizer that is not installed.
+        """
         if not self.config.report_metric or not self.config.valid_splits:
             return
-        problem = tokenizer_problem(self.config.metric_tokenizer)
-        if problem is not None:
+        error = tokenizer_problem(self.config.metric_tokenizer)
+        if error is not None:
             raise ConfigError(
-                f"run.metric_tokenizer is java, but {problem} Or set run.metric_tokenizer=python."
+                f"run.metric_tokenizer is java, but {error} Or set run.metric_tokenizer=python."
             )
         reasons = available_metrics(self.config.metrics)
         computed = {key: reasons[metric] for metric in reasons for key in result_keys(metric)}
@@ -89,7 +92,7 @@ class CaptionTask(BaseTask):
                     f'"run.best_metric={self.default_best_metric}"'
                 )
 
-    def prepare(self, model: nn.Module) -> None:
+    def prepare(self, model: Model) -> None:
         """Give the model the generation settings of the run.
 
         Raises:
@@ -105,7 +108,7 @@ class CaptionTask(BaseTask):
         model.load_inference_settings({"generation": settings})
 
     def warnings_about(self, dataset: Any) -> list[str]:
-        """Warn of a CIDEr that says nothing."""
+        """Warn if CIDEr is always 0."""
         computed = [key for metric in self.config.metrics for key in result_keys(metric)]
         if not self.config.report_metric or "CIDEr" not in computed or len(dataset) != 1:
             return []
@@ -114,16 +117,12 @@ class CaptionTask(BaseTask):
             "them. Evaluate on more images, or set run.best_metric=ROUGE_L."
         ]
 
-    def valid_step(self, model: nn.Module, samples: Mapping[str, Any]) -> list[Record]:
+    def valid_step(self, model: Model, samples: Mapping[str, Any]) -> list[Record]:
         """Return the caption of each image, with its references."""
         captions = model.generate(samples)
-        columns = ("instance_id", "image_id", "references", "image_path", "domain")
         return [
-            {
-                "caption": caption,
-                **{column: samples[column][index] for column in columns if column in samples},
-            }
-            for index, caption in enumerate(captions)
+            {"caption": caption, **record}
+            for caption, record in zip(captions, columns_of(samples, COLUMNS, len(captions)), strict=True)
         ]
 
     def compute_metrics(self, records: Sequence[Record], split: str) -> dict[str, Any]:
@@ -160,21 +159,21 @@ class CaptionTask(BaseTask):
 
     def _by_domain(self, judged: Sequence[Record]) -> dict[str, float]:
         """Return CIDEr and SPICE of each domain apart, where records name one (NoCaps does)."""
-        wanted = [name for name in ("CIDEr", "SPICE") if name in self.config.metrics]
-        metrics = {}
+        names = [name for name in ("CIDEr", "SPICE") if name in self.config.metrics]
+        metrics: dict[str, float] = {}
         for domain in sorted({record["domain"] for record in judged if record.get("domain")}):
-            own = [record for record in judged if record.get("domain") == domain]
+            of_domain = [record for record in judged if record.get("domain") == domain]
             with suppress(NoWordsError):  # `compute_metrics` names these images
                 scores = score_captions(
-                    {record["instance_id"]: record["references"] for record in own},
-                    {record["instance_id"]: record["caption"] for record in own},
-                    wanted,
+                    {record["instance_id"]: record["references"] for record in of_domain},
+                    {record["instance_id"]: record["caption"] for record in of_domain},
+                    names,
                     tokenizer=self.config.metric_tokenizer,
                 )
                 metrics |= {f"{domain}: {name}": value for name, value in scores.scores.items()}
         return metrics
 
-    def _swapped_cider(self, references: Mapping[int, list[str]], candidates: Mapping[int, str]) -> float:
+    def _swapped_cider(self, references: Mapping[Any, list[str]], candidates: Mapping[Any, str]) -> float:
         """Return CIDEr when every image is captioned from another image's pixels."""
         keys = list(candidates)
         half = len(keys) // 2

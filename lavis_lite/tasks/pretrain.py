@@ -22,7 +22,7 @@ class ImageTextPretrainTask(BaseTask):
         test_splits: list[str] = field(default_factory=list)
 
         def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that no run can honour."""
+            """Return (key, error) of each invalid value."""
             named = [key for key in ("valid_splits", "test_splits") if getattr(self, key)]
             return super().check() + [
                 (

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from torch import nn
 
 from lavis_lite.common import distributed
+from lavis_lite.common.batch import Model
 from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
@@ -34,13 +34,11 @@ class RetrievalTask(BaseTask):
         shown_candidates: int = 5
 
         def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that no run can honour."""
-            complaints = [*RunConfig.check(self), *RankingSettings.check(self)]
+            """Return (key, error) of each invalid value."""
+            errors = [*RunConfig.check(self), *RankingSettings.check(self)]
             if self.shown_candidates < 1:
-                complaints.append(
-                    ("shown_candidates", f"must be at least 1, found {self.shown_candidates!r}.")
-                )
-            return complaints
+                errors.append(("shown_candidates", f"must be at least 1, found {self.shown_candidates!r}."))
+            return errors
 
     default_best_metric: ClassVar[str] = "r_mean"
     foreign_keys: ClassVar[tuple[str, ...]] = ("n_answers", "question_id")
@@ -50,7 +48,7 @@ class RetrievalTask(BaseTask):
     )
     config: Config
 
-    def evaluate(self, model: nn.Module, batches: EvaluationBatches) -> list[Record]:
+    def evaluate(self, model: Model, batches: EvaluationBatches) -> list[Record]:
         """Return a record for each query, all of them on rank 0.
 
         Raises:

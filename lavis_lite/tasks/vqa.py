@@ -1,4 +1,4 @@
-"""Answering questions about images, measured as each benchmark does."""
+"""Visual question answering, with the metric of each benchmark."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
-from torch import nn
-
+from lavis_lite.common.batch import Model
 from lavis_lite.common.config.run_config import RunConfig
 from lavis_lite.common.config.schema import ConfigError
 from lavis_lite.common.registry import registry
 from lavis_lite.common.settings import AnswerSettings
 from lavis_lite.metrics.vqa import direct_answer_accuracy, normalize_answer, vqa_metrics
-from lavis_lite.tasks.base_task import BaseTask, EvaluationBatches, Record
-from lavis_lite.tasks.lengths import check_lengths
+from lavis_lite.tasks.base_task import BaseTask, EvaluationBatches, Record, check_lengths, columns_of
 
 COLUMNS = ("instance_id", "question_id", "references", "question_type", "image_path")
 
 
 @registry.register_task("vqa")
 class VQATask(BaseTask):
-    """Train on answers; answer each question by ranking a list of answers, or freely."""
+    """Train on answers; answer each question by ranking a list of answers, or by generating."""
 
     @dataclass
     class Config(AnswerSettings, RunConfig):
@@ -35,11 +33,11 @@ class VQATask(BaseTask):
         prompt: str | None = None
 
         def check(self) -> list[tuple[str, str]]:
-            """Return complaints about values that no run can honour."""
-            complaints = [*RunConfig.check(self), *AnswerSettings.check(self)]
+            """Return (key, error) of each invalid value."""
+            errors = [*RunConfig.check(self), *AnswerSettings.check(self)]
             if self.prompt is not None and "{}" not in self.prompt:
-                complaints.append(("prompt", "needs {} where the question goes."))
-            return complaints
+                errors.append(("prompt", "needs {} where the question goes."))
+            return errors
 
     default_best_metric: ClassVar[str | None] = "agg_metrics"
     metric_names: ClassVar[tuple[str, ...]] = ("agg_metrics",)
@@ -49,7 +47,7 @@ class VQATask(BaseTask):
         super().__init__(config)
         self._answer_list: Sequence[str] | None = None
 
-    def prepare(self, model: nn.Module) -> None:
+    def prepare(self, model: Model) -> None:
         """Check that the model can generate answers as long as the run asks for.
 
         Raises:
@@ -58,7 +56,7 @@ class VQATask(BaseTask):
         if self.config.inference_method == "generate":
             check_lengths(model, self.config.max_len, self.config.min_len, prompt=1)
 
-    def evaluate(self, model: nn.Module, batches: EvaluationBatches) -> list[Record]:
+    def evaluate(self, model: Model, batches: EvaluationBatches) -> list[Record]:
         """Return the answers of this rank's share.
 
         Raises:
@@ -72,22 +70,22 @@ class VQATask(BaseTask):
             )
         return super().evaluate(model, batches)
 
-    def valid_step(self, model: nn.Module, samples: Mapping[str, Any]) -> list[Record]:
+    def valid_step(self, model: Model, samples: Mapping[str, Any]) -> list[Record]:
         """Return the answer to each question."""
-        asked = samples
+        questions = samples
         if self.config.prompt is not None:
-            asked = {**samples, "text_input": [self.config.prompt.format(q) for q in samples["text_input"]]}
-        answers = self.answer(model, asked)
-        return [
-            {
-                **{column: samples[column][index] for column in COLUMNS if column in samples},
-                "question": samples["text_input"][index],
-                "answer": answer,
+            questions = {
+                **samples,
+                "text_input": [self.config.prompt.format(q) for q in samples["text_input"]],
             }
-            for index, answer in enumerate(answers)
+        answers = self.answer(model, questions)
+        records = columns_of(samples, COLUMNS, len(answers))
+        return [
+            {**record, "question": question, "answer": answer}
+            for record, question, answer in zip(records, samples["text_input"], answers, strict=True)
         ]
 
-    def answer(self, model: nn.Module, samples: Mapping[str, Any]) -> list[str]:
+    def answer(self, model: Model, samples: Mapping[str, Any]) -> list[str]:
         """Return one answer a question."""
         settings = {field.name: getattr(self.config, field.name) for field in fields(AnswerSettings)}
         return model.predict_answers(samples, answer_list=self._answer_list, **settings)
@@ -150,7 +148,7 @@ class AOKVQATask(VQATask):
     metric_names: ClassVar[tuple[str, ...]] = ("agg_metrics", "direct_answer", "multiple_choice")
     config: VQATask.Config
 
-    def valid_step(self, model: nn.Module, samples: Mapping[str, Any]) -> list[Record]:
+    def valid_step(self, model: Model, samples: Mapping[str, Any]) -> list[Record]:
         """Return the answer to each question, and which of its choices is the likeliest."""
         records = super().valid_step(model, samples)
         for index, record in enumerate(records):
@@ -208,7 +206,7 @@ def exact_accuracy(records: Sequence[Record]) -> dict[str, Any]:
         return {}
     groups: dict[str, list[bool]] = {}
     for record in judged:
-        reference = Counter(record["references"]).most_common(1)[0][0]
+        reference = Counter[str](record["references"]).most_common(1)[0][0]
         right = normalize_answer(record["answer"]) == normalize_answer(reference)
         groups.setdefault("agg_metrics", []).append(right)
         if record.get("question_type") is not None:

@@ -15,6 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lavis_lite.capfilt.output_reader import OutputReader
+from lavis_lite.common.files import FileError
+
 from .truth import main_object_is_right
 from .web_noise import is_wholly_wrong
 from .write_once import ShapesError
@@ -74,16 +77,12 @@ def _share(part: int, whole: int) -> float:
 
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of the tables of scores in an output folder of CapFilt."""
-    from pyarrow import ArrowException, parquet
-
-    tables = sorted((folder / "scores").glob("*.parquet"))
-    if not tables:
+    output = OutputReader(folder)
+    names = output.table_names()
+    if not names:
         raise ShapesError(f"{folder}: not a capfilt output folder, or nothing is scored yet.")
-    for path in tables:
-        try:
-            yield from parquet.read_table(path).to_pylist()
-        except (ArrowException, OSError) as error:
-            raise ShapesError(f"{path}: cannot be read as Parquet ({error}).") from error
+    for name in names:
+        yield from output.rows(name)
 
 
 def _print_table(figures: Mapping[str, Mapping[str, float]]) -> None:
@@ -102,8 +101,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--output", "-o", type=Path, help="write the figures to this JSON file too")
     options = parser.parse_args(words)
     try:
-        figures = judge(_rows(options.folder.expanduser()), read_truth(options.truth.expanduser()))
-    except ShapesError as error:
+        figures = judge(_rows(options.folder), read_truth(options.truth.expanduser()))
+    except (FileError, ShapesError) as error:
         parser.error(str(error))
     _print_table(figures)
     if options.output is not None:

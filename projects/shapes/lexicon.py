@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 SHAPES: dict[str, tuple[str, ...]] = {
     "circle": ("circle", "disc"),
@@ -60,7 +61,7 @@ SIDES: dict[str, tuple[str, ...]] = {
     "below": ("below it", "under it"),
     "near": ("next to it", "beside it"),
 }
-TABLES: tuple[Mapping[object, tuple[str, ...]], ...] = (
+TABLES: tuple[Mapping[Any, tuple[str, ...]], ...] = (
     SHAPES,
     COLOURS,
     SIZES,

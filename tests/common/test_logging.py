@@ -19,7 +19,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lavis_lite.common.logs.setup import JsonlWriter, MetricLog, Progress, RunLog, as_number, read_jsonl
+from lavis_lite.common.logs.metrics import MetricLog
+from lavis_lite.common.logs.progress import Progress
+from lavis_lite.common.logs.writers import JsonlWriter, RunLog, as_number, read_jsonl
 
 
 def strict_lines(path: Path) -> list[dict]:
@@ -164,9 +166,9 @@ class TestProgress:
                 clock.now += 0.25
                 progress.advance(loss=2.0)
         assert stream.getvalue().splitlines() == [
-            "train: 40% (40/100), ETA 0:00:15, 4.00/s, loss 2",
-            "train: 80% (80/100), ETA 0:00:05, 4.00/s, loss 2",
-            "train: 100% (100/100), took 0:00:25, 4.00/s, loss 2",
+            "train: 40% (40/100), 00:10 elapsed, ETA 00:15,  4.00it/s, loss 2",
+            "train: 80% (80/100), 00:20 elapsed, ETA 00:05,  4.00it/s, loss 2",
+            "train: 100% (100/100), 00:25 elapsed, ETA 00:00,  4.00it/s, loss 2",
         ]
 
     def test_a_resumed_loop_takes_its_remaining_time_from_its_own_steps(self) -> None:
@@ -174,7 +176,7 @@ class TestProgress:
         with Progress(1000, "train", initial=500, stream=stream, clock=clock) as progress:
             clock.now += 100
             progress.advance(50)
-        assert stream.getvalue() == "train: 55% (550/1000), ETA 0:15:00, 2.00 s each\n"
+        assert stream.getvalue() == "train: 55% (550/1000), 01:40 elapsed, ETA 15:00,  2.00s/it\n"
 
     def test_a_terminal_gets_a_bar_with_the_latest_values(self) -> None:
         stream, clock = Terminal(), Clock()
@@ -205,14 +207,14 @@ class TestProgress:
         with Progress(None, "caption", stream=stream, clock=clock) as progress:
             clock.now += 10
             progress.advance(30)
-        assert stream.getvalue() == "caption: 30, 3.00/s\n"
+        assert stream.getvalue() == "caption: 30, 00:10 elapsed,  3.00it/s\n"
 
     def test_an_error_passes_through_and_the_line_says_how_far_it_came(self) -> None:
         stream = io.StringIO()
         with pytest.raises(KeyError), Progress(10, "train", stream=stream, clock=Clock()) as progress:
             progress.advance(3, loss=torch.tensor(0.0, device="meta"))
             raise KeyError("batch")
-        assert stream.getvalue() == "train: 30% (3/10), ETA ?\n"
+        assert stream.getvalue() == "train: 30% (3/10), 00:00 elapsed, ETA ?, ?it/s\n"
 
 
 class TestJsonlWriter:
@@ -440,7 +442,8 @@ class TestSetupLogging:
     def test_a_message_during_a_bar_does_not_tear_it(self, tmp_path: Path) -> None:
         code = (
             "import logging, sys\n"
-            "from lavis_lite.common.logs.setup import Progress, setup_logging\n"
+            "from lavis_lite.common.logs.progress import Progress\n"
+            "from lavis_lite.common.logs.setup import setup_logging\n"
             "setup_logging()\n"
             "with Progress(2, 'train') as progress:\n"
             "    logging.getLogger('lavis_lite').info('saved')\n"

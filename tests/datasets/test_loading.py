@@ -10,8 +10,6 @@ import torch
 from torch.utils.data import Dataset
 
 from lavis_lite.datasets.loading import (
-    BAD_SAMPLES,
-    FILLER,
     Concatenated,
     TrainLoader,
     eval_loader,
@@ -37,7 +35,7 @@ class Numbers(Dataset):
 
 
 def ids(batches) -> list[list[int]]:
-    return [batch["instance_id"] for batch in batches]
+    return [batch.samples["instance_id"] for batch in batches]
 
 
 def flat(lists) -> list[int]:
@@ -67,19 +65,25 @@ def test_an_epoch_can_be_taken_up_in_the_middle():
     whole = list(loader.epoch(2))
     rest = list(loader.epoch(2, first_batch=6))
     assert ids(rest) == ids(whole)[6:]
-    assert torch.equal(rest[0]["noise"], whole[6]["noise"])
+    assert torch.equal(rest[0].samples["noise"], whole[6].samples["noise"])
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_augmentation_depends_on_the_sample_and_not_on_the_worker(num_workers):
     alone = list(TrainLoader(Numbers(12), 4, seed=1).epoch(0))
     others = list(TrainLoader(Numbers(12), 4, seed=1, num_workers=num_workers).epoch(0))
-    assert all(torch.equal(a["noise"], b["noise"]) for a, b in zip(alone, others, strict=True))
+    assert all(
+        torch.equal(a.samples["noise"], b.samples["noise"]) for a, b in zip(alone, others, strict=True)
+    )
 
 
 def test_augmentation_differs_between_epochs():
     loader = TrainLoader(Numbers(4), 4, seed=1)
-    noise = [dict(zip(b["instance_id"], b["noise"], strict=True)) for e in (0, 1) for b in loader.epoch(e)]
+    noise = [
+        dict(zip(b.samples["instance_id"], b.samples["noise"], strict=True))
+        for e in (0, 1)
+        for b in loader.epoch(e)
+    ]
     assert not torch.equal(noise[0][0], noise[1][0])
 
 
@@ -107,23 +111,23 @@ def test_fewer_samples_than_a_batch_still_train():
 def test_a_rank_without_a_share_gets_a_filler():
     loaders = [TrainLoader(Numbers(5), 2, seed=1, rank=r, world_size=2, drop_last=False) for r in (0, 1)]
     last = [list(loader.epoch(0))[-1] for loader in loaders]
-    assert sorted(batch[FILLER] for batch in last) == [False, True]
+    assert sorted(batch.filler for batch in last) == [False, True]
 
 
 def test_a_bad_sample_is_replaced_by_the_same_other_one_every_time():
     loader = TrainLoader(Numbers(12, bad=(3, 7)), 4, seed=1)
     first, again = list(loader.epoch(0)), list(loader.epoch(0))
     assert ids(first) == ids(again)
-    assert [len(batch["instance_id"]) for batch in first] == [4, 4, 4]
-    notes = {note.index: note.reason for batch in first for note in batch[BAD_SAMPLES]}
+    assert [len(batch.samples["instance_id"]) for batch in first] == [4, 4, 4]
+    notes = {note.index: note.reason for batch in first for note in batch.bad_samples}
     assert set(notes) == {3, 7}
     assert notes[3] == "OSError: sample 3 is damaged"
 
 
 def test_evaluation_leaves_bad_samples_out_and_says_so():
     batches = list(eval_loader(Numbers(6, bad=(4, 5)), 2))
-    assert flat(batch.get("instance_id", []) for batch in batches) == [0, 1, 2, 3]
-    assert [note.index for batch in batches for note in batch[BAD_SAMPLES]] == [4, 5]
+    assert flat(batch.samples.get("instance_id", []) for batch in batches) == [0, 1, 2, 3]
+    assert [note.index for batch in batches for note in batch.bad_samples] == [4, 5]
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

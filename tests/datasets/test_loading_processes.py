@@ -17,7 +17,6 @@ import json, os, pathlib, sys, time
 from torch.utils.data import Dataset
 from lavis_lite.common import distributed
 from lavis_lite.datasets.loading import TrainLoader
-from lavis_lite.common.distributed import FILLER
 
 class Numbers(Dataset):
     def __len__(self):
@@ -31,7 +30,7 @@ rank = distributed.rank()
 (folder / f"{rank}.pid").write_text(str(os.getpid()))
 loader = TrainLoader(Numbers(), 4, seed=7, rank=rank, world_size=2, num_workers=2, drop_last=False)
 for number, batch in enumerate(loader.epoch(5, first), start=first):
-    ids = [] if batch[FILLER] else batch["image_id"]
+    ids = [] if batch.filler else batch.samples["image_id"]
     with (folder / f"{rank}.jsonl").open("a") as log:
         log.write(json.dumps([number, ids]) + "\\n")
     distributed.barrier()

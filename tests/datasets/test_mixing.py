@@ -38,13 +38,13 @@ def names(batches) -> list[str]:
     """Return which data set each batch came from; a batch has one."""
     found = []
     for batch in batches:
-        (name,) = {"web" if name.isdigit() else name[0] for name in batch["image_id"]}
+        (name,) = {"web" if name.isdigit() else name[0] for name in batch.samples["image_id"]}
         found.append(name)
     return found
 
 
 def ids(batches) -> list[str]:
-    return [name for batch in batches for name in batch["image_id"]]
+    return [name for batch in batches for name in batch.samples["image_id"]]
 
 
 def test_without_ratios_files_are_joined_and_shards_take_turns_with_them(shards):

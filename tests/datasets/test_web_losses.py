@@ -11,8 +11,6 @@ import torch
 from shards import jpeg, write_shards, write_tar
 
 from lavis_lite.common.config.schema import ConfigError
-from lavis_lite.common.distributed import FILLER
-from lavis_lite.datasets.loading import BAD_SAMPLES
 from lavis_lite.datasets.web.dataset import WebDataset
 from lavis_lite.datasets.web.loader import WebTrainLoader
 from lavis_lite.datasets.web.shards import ShardError, list_shards
@@ -25,15 +23,15 @@ def loader(folder: Path, text_key: str = "txt", **settings) -> WebTrainLoader:
 
 
 def keys(batches) -> list[str]:
-    return [key for batch in batches if not batch[FILLER] for key in batch["image_id"]]
+    return [key for batch in batches if not batch.filler for key in batch.samples["image_id"]]
 
 
 def reasons(batches) -> list[str]:
-    return [note.reason for batch in batches for note in batch[BAD_SAMPLES]]
+    return [note.reason for batch in batches for note in batch.bad_samples]
 
 
 def numbers(batches) -> set[int]:
-    return {note.index for batch in batches for note in batch[BAD_SAMPLES]}
+    return {note.index for batch in batches for note in batch.bad_samples}
 
 
 def index(folder: Path, **samples: int) -> None:
@@ -187,7 +185,7 @@ def test_resampled_shards_that_give_nothing_any_more_are_an_error_and_no_endless
 def test_a_rank_whose_shards_are_empty_takes_part_with_another_ones_sample(folder):
     write_tar(folder / "shard-001.tar", [])
     batches = list(loader(folder, rank=1, world_size=2).epoch(0))
-    assert [batch[FILLER] for batch in batches] == [True] and "image" in batches[0]
+    assert [batch.filler for batch in batches] == [True] and "image" in batches[0].samples
 
 
 def test_a_sample_that_memory_is_too_small_for_is_replaced(folder):

@@ -15,8 +15,6 @@ from processes import run
 from shards import jpeg, write_shards, write_tar
 
 from lavis_lite.common.config.schema import ConfigError
-from lavis_lite.common.distributed import FILLER
-from lavis_lite.datasets.loading import BAD_SAMPLES
 from lavis_lite.datasets.web.dataset import WebDataset
 from lavis_lite.datasets.web.loader import WebTrainLoader
 from lavis_lite.datasets.web.shards import Shard, count_samples, list_shards, raw_samples
@@ -36,7 +34,7 @@ def loader(data: WebDataset, **settings) -> WebTrainLoader:
 
 
 def keys(batches) -> list[str]:
-    return [key for batch in batches if not batch[FILLER] for key in batch["image_id"]]
+    return [key for batch in batches if not batch.filler for key in batch.samples["image_id"]]
 
 
 @pytest.fixture
@@ -90,7 +88,10 @@ def test_an_epoch_entered_in_the_middle_goes_on_as_it_would_have(folder, num_wor
     for start in (1, 3, len(whole) - 1):
         rest = list(loader(data, num_workers=num_workers).epoch(2, start))
         assert keys(rest) == keys(whole[start:])
-        assert all(torch.equal(a["image"], b["image"]) for a, b in zip(rest, whole[start:], strict=True))
+        assert all(
+            torch.equal(a.samples["image"], b.samples["image"])
+            for a, b in zip(rest, whole[start:], strict=True)
+        )
 
 
 def test_skipping_decodes_nothing(folder):
@@ -142,7 +143,7 @@ def test_a_text_may_be_a_field_of_the_json_or_one_of_several(folder):
     data = dataset(folder / "shard-000.tar", text_key="texts")
     batches = loader(data)
     said = [
-        Counter(text.split()[0] for batch in batches.epoch(epoch) for text in batch["text_input"])
+        Counter(text.split()[0] for batch in batches.epoch(epoch) for text in batch.samples["text_input"])
         for epoch in range(6)
     ]
     assert sum(said, Counter()).keys() == {"ONE", "TWO"}
@@ -163,7 +164,7 @@ def test_a_damaged_image_is_replaced_by_another_sample_and_noted(folder):
     )
     batches = list(loader(dataset(folder / "shard-001.tar")).epoch(0))
     assert keys(batches) == ["good"] * 3
-    reasons = sorted(note.reason for batch in batches for note in batch[BAD_SAMPLES])
+    reasons = sorted(note.reason for batch in batches for note in batch.bad_samples)
     assert any("bad" in reason for reason in reasons) and any("mute" in reason for reason in reasons)
 
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from lavis_lite.common import distributed
 from lavis_lite.runners.averaging import WeightAverage
-from lavis_lite.runners.parallel import DDPStrategy
+from lavis_lite.runners.strategies import DDPStrategy
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 SIZES = {**TINY_SIZES, "med_config": {**TINY_SIZES["med_config"], **NO_DROPOUT}}

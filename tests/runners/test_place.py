@@ -41,7 +41,7 @@ def point(new_folder: bool = False, *changes: Change) -> ResumePoint:
 
 
 def ids(batches) -> list[int]:
-    return [number for batch in batches for number in batch["instance_id"]]
+    return [number for batch in batches for number in batch.samples["instance_id"]]
 
 
 def resumed(state: TrainState, now: TrainLoader) -> list[int]:

@@ -51,11 +51,11 @@ def wait_until_gone(pids: list[int]) -> None:
 
 def test_workers_read_on_whatever_signal_their_group_gets():
     batches = TrainLoader(Workers(), 2, seed=1, num_workers=2).epoch(0)
-    pids = {pid for _ in range(4) for pid in next(batches)["worker"]}
+    pids = {pid for _ in range(4) for pid in next(batches).samples["worker"]}
     assert len(pids) == 2
     for number in STOP_SIGNALS:  # not from their parent, which may end them by SIGTERM
         subprocess.run(["kill", f"-{number.value}", *map(str, pids)], check=True)
-    assert {pid for _ in range(28) for pid in next(batches)["worker"]} == pids
+    assert {pid for _ in range(28) for pid in next(batches).samples["worker"]} == pids
     del batches
     wait_until_gone(list(pids))
 
@@ -65,7 +65,7 @@ def test_workers_end_when_their_parent_is_killed():
         "import sys, time; sys.path.insert(0, 'tests/runners'); sys.path.insert(0, 'tests')\n"
         "from test_signals import Workers, TrainLoader\n"
         "batches = TrainLoader(Workers(), 2, seed=1, num_workers=2).epoch(0)\n"
-        "print(*{pid for _ in range(4) for pid in next(batches)['worker']}, flush=True)\n"
+        "print(*{pid for _ in range(4) for pid in next(batches).samples['worker']}, flush=True)\n"
         "time.sleep(600)"
     )
     parent = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Running means that stay on the device until somebody reads them."""
+"""Running means that stay on the device until they are read."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MetricLog:
 
         Args:
             values: numbers or tensors of one element.
-            weight: what each counts for, such as the number of samples or of tokens; not negative.
+            weight: of each value, such as the number of samples or of tokens; not negative.
 
         Raises:
             ValueError: a tensor with more or less than one element.
@@ -55,8 +55,7 @@ class MetricLog:
 
         Args:
             reduce: sum over ranks of one tensor of shape (names, 2). All ranks must hold the same names.
-            names: names to take part in the reduction even if this rank has not seen them; needed where
-                a rank may have had no batch.
+            names: names to reduce even if this rank has not seen them, as one without a batch.
         """
         ordered = sorted({*self._totals, *names})
         if not ordered:
@@ -70,7 +69,7 @@ class MetricLog:
         return {name: total / weight for name, (total, weight) in pairs if weight != 0}
 
     def reset(self) -> None:
-        """Forget everything seen so far."""
+        """Remove all observations."""
         self._totals.clear()
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -78,7 +77,7 @@ class MetricLog:
         return {name: total.to(CPU, copy=True) for name, total in self._totals.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state_dict` returned; the next update moves it to its device.
+        """Continue from what `state_dict` returned; the next update moves it to its device.
 
         Raises:
             ValueError: an entry that is not a pair of sum and weight.
@@ -93,7 +92,7 @@ class MetricLog:
 
 
 def _common_device(*values: Tensor | float) -> torch.device:
-    """Return the accelerator that one of `values` lies on, or else the CPU."""
+    """Return the accelerator that one of `values` is on, or else the CPU."""
     devices = (value.device for value in values if isinstance(value, Tensor))
     return next((device for device in devices if device.type != "cpu"), CPU)
 

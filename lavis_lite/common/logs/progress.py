@@ -1,4 +1,4 @@
-"""How far a loop has come: a bar on a terminal, now and then a line in a log file."""
+"""Progress of a loop: a tqdm bar on a terminal, a line now and then in a log file."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from tqdm import tqdm
 
 BAR_SECONDS = 0.5  # between two redraws: each reads the values, which waits for the device
 LINE_SECONDS = 10.0
+LINE = (
+    "{desc}: {percentage:.0f}% ({n_fmt}/{total_fmt}), {elapsed} elapsed, ETA {remaining}, {rate_fmt}{postfix}"
+)
+LINE_WITHOUT_TOTAL = "{desc}: {n_fmt}, {elapsed} elapsed, {rate_fmt}{postfix}"
 
 
 class Progress:
     """Show the progress of `total` steps while its ``with`` block runs.
 
-    On a terminal it is a tqdm bar. Elsewhere a plain line appears at most every `seconds`, and
-    one at the end, so that a log file stays readable.
+    On a terminal it is a tqdm bar. Elsewhere a plain line appears at most every `seconds`, and one at
+    the end, so that a log file stays readable.
 
     Args:
-        total: steps in all, those done before this process included; None if nobody knows.
+        total: number of steps, including those before this process; None if unknown.
         initial: steps done before this process, by the run that is resumed. Rate and remaining time
             are taken from this process alone.
         enabled: False, as on all ranks but the first, shows nothing.
         seconds: least time between two plain lines.
-        stream: where to write; standard error when None.
+        stream: where to write; standard error if None.
         clock: seconds that only ever grow.
     """
 
@@ -81,14 +85,14 @@ class Progress:
         if not self.enabled:
             return
         if kind is not None:
-            self._values = {}  # reading a tensor could fail again and hide the error that got us here
+            self._values = {}  # reading a tensor could fail again and hide the error
         if self._shown_done != self.done:
             self._show()
         if self._bar is not None:
             self._bar.close()
 
     def advance(self, n: int = 1, **values: Tensor | float | str) -> None:
-        """Count `n` more steps and remember `values` to show beside them.
+        """Count `n` more steps and show `values` beside them.
 
         Tensors are read only when something is shown.
         """
@@ -105,28 +109,17 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(values, refresh=False)
             self._bar.update(self.done - self._bar.n)
-        else:
-            print(self._line(values), file=self._stream, flush=True)
-
-    def _line(self, values: str) -> str:
-        elapsed = self._shown_at - self._started
-        steps_a_second = (self.done - self.initial) / elapsed if elapsed > 0 else 0.0
-        parts = []
-        if self.total is None:
-            parts.append(str(self.done))
-        else:
-            percentage = 100 * self.done // self.total if self.total else 100
-            parts.append(f"{percentage}% ({self.done}/{self.total})")
-        if self.total is not None and self.done >= self.total:
-            parts.append(f"took {clock_time(elapsed)}")
-        elif self.total is not None:
-            remaining = (self.total - self.done) / steps_a_second if steps_a_second else None
-            parts.append(f"ETA {'?' if remaining is None else clock_time(remaining)}")
-        if steps_a_second >= 1:
-            parts.append(f"{steps_a_second:.2f}/s")
-        elif steps_a_second > 0:
-            parts.append(f"{1 / steps_a_second:.2f} s each")
-        return f"{self.description}: {', '.join([*parts, values] if values else parts)}"
+            return
+        line = tqdm.format_meter(
+            self.done,
+            self.total,
+            elapsed=self._shown_at - self._started,
+            prefix=self.description,
+            bar_format=LINE if self.total else LINE_WITHOUT_TOTAL,
+            postfix=values,
+            initial=self.initial,
+        )
+        print(line, file=self._stream, flush=True)
 
 
 def clock_time(seconds: float) -> str:

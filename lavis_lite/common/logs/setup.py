@@ -1,4 +1,4 @@
-"""Everything a run says: Python's logging set up for ranks, and the logs of values and progress."""
+"""Python's logging, set up for the ranks of a run."""
 
 from __future__ import annotations
 
@@ -8,21 +8,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lavis_lite.common.logs.metrics import MetricLog
-from lavis_lite.common.logs.progress import Progress
-from lavis_lite.common.logs.writers import JsonlWriter, RunLog, TensorBoardWriter, as_number, read_jsonl
-
-__all__ = [
-    "JsonlWriter",
-    "MetricLog",
-    "Progress",
-    "RunLog",
-    "TensorBoardWriter",
-    "as_number",
-    "read_jsonl",
-    "setup_logging",
-]
-
 HANDLER_NAME = "lavis_lite"
 RUN_LOG_FILE = "run.log"
 
@@ -30,9 +15,9 @@ RUN_LOG_FILE = "run.log"
 def setup_logging(rank: int = 0, folder: Path | None = None) -> None:
     """Send log messages to standard error and, from rank 0, to run.log in `folder`.
 
-    Rank 0 shows our messages from INFO on, the other ranks only warnings, with their rank before
-    them. Other packages are heard from WARNING on; ``logging.getLogger("mine").setLevel("INFO")``
-    opens one. A second call replaces the first.
+    Rank 0 shows our messages from INFO on, the other ranks only warnings, prefixed by their rank. Other
+    packages log from WARNING on; ``logging.getLogger("mine").setLevel("INFO")`` changes that for one.
+    A second call replaces the first.
     """
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if handler.name == HANDLER_NAME]:
@@ -60,7 +45,7 @@ class _BarAwareHandler(logging.Handler):
         try:
             tqdm.write(self.format(record), file=sys.stderr)
             sys.stderr.flush()
-        except Exception:  # the custom of every handler: a message that fails must not stop the run
+        except Exception:  # as every handler does: a message that fails must not stop the run
             self.handleError(record)
 
 

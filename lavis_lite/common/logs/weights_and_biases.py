@@ -1,4 +1,4 @@
-"""A run's numbers for Weights & Biases (the extra ``wandb``), where its owner looks at them."""
+"""Sends the numbers of a run to Weights & Biases (the extra ``wandb``)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any
 
 
 class WandbWriter:
-    """Send numbers to a project of Weights & Biases; a run that goes on continues its own curves there.
+    """Sends numbers to a project of Weights & Biases; a resumed run continues its curves there.
 
-    Where its server cannot be had, ``WANDB_MODE=offline`` keeps them in the run folder until
-    ``wandb sync`` sends them.
+    Without a connection, ``WANDB_MODE=offline`` keeps them in the run folder until ``wandb sync`` sends them.
 
     Args:
         folder: of the run; its path makes the run's id.
-        project: where the run belongs.
+        project: of Weights & Biases.
         settings: shown beside the curves.
     """
 

@@ -1,4 +1,4 @@
-"""Writers of a run's record: JSON lines for programs, TensorBoard for eyes."""
+"""The log of a run: JSON lines, TensorBoard, and other writers of numbers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from lavis_lite.common.files import atomic_writer
+from lavis_lite.common.logs.weights_and_biases import WandbWriter
 from lavis_lite.common.registry import suggest
 
 KINDS = ("train", "valid", "test", "note")
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class JsonlWriter:
-    """Append one JSON object a line to `path`, each handed to the system at once.
+    """Append JSON objects to `path`, one per line, unbuffered.
 
     A last line that a kill left half-written is cut off on opening, with a warning.
     """
@@ -34,26 +35,26 @@ class JsonlWriter:
         _cut_half_line(self._file, self.path)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append `record`; numbers that JSON lacks become "NaN", "Infinity" and "-Infinity".
+        """Append `record`; numbers that JSON does not have become "NaN", "Infinity" and "-Infinity".
 
         Raises:
-            TypeError: a value that JSON cannot hold; its key is named and nothing is written.
+            TypeError: a value that JSON cannot hold; the message names its key, and nothing is written.
         """
         line = json.dumps(strict_json(record), allow_nan=False) + "\n"
         self._file.write(line.encode())  # unbuffered: one system call a line
 
     def truncate_after(self, step: int, redone: Collection[str] = ()) -> int:
-        """Drop the lines whose "step" is greater than `step` and return how many they were.
+        """Drop the lines whose "step" is greater than `step`, and return their number.
 
-        A resumed run calls this, since it writes those lines again. The file is replaced in one go. Damaged
-        lines are moved to ``NAME.damaged`` and named in the log.
+        A resumed run calls this, since it writes those lines again. The file is replaced atomically.
+        Damaged lines are moved to ``NAME.damaged``, with a warning.
 
         Args:
             step: the last one whose lines stay.
-            redone: kinds whose lines of `step` itself go too, because that work is done again.
+            redone: kinds whose lines at `step` are dropped too, because that work is repeated.
         """
         lines = self.path.read_bytes().splitlines(keepends=True)
-        kept: list[bytes] = []
+        remaining: list[bytes] = []
         damaged: dict[int, bytes] = {}
         for number, line in enumerate(lines, start=1):
             try:
@@ -63,15 +64,15 @@ class JsonlWriter:
                 continue
             at = record.get("step", step)
             if at < step or (at == step and record.get("kind") not in redone):
-                kept.append(line)
+                remaining.append(line)
         if damaged:
             self._set_aside(damaged)
-        if len(kept) < len(lines):
-            self._replace(kept)
-        return len(lines) - len(kept) - len(damaged)
+        if len(remaining) < len(lines):
+            self._replace(remaining)
+        return len(lines) - len(remaining) - len(damaged)
 
     def start_over(self) -> Path | None:
-        """Begin an empty file, if this one has lines; return where the old one is then."""
+        """Start an empty file if this one has lines; return the new path of the old one."""
         if not self.path.stat().st_size:
             return None
         previous = self.path.with_name(self.path.name + ".previous")
@@ -111,17 +112,17 @@ class JsonlWriter:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSON-lines file; a half-written last line is left out.
+    """Return the objects of a JSON-lines file without a half-written last line.
 
     Raises:
-        ValueError: a whole line that is not a JSON object; file and line are named.
+        ValueError: a whole line that is not a JSON object; the message names file and line.
     """
     lines = Path(path).read_bytes().split(b"\n")[:-1]
     return [_parse_line(line, path, number) for number, line in enumerate(lines, start=1)]
 
 
 def as_number(value: Any) -> float | None:
-    """Return a logged value as a number, reading back "NaN" and the infinities; None if it is not one."""
+    """Return a logged value as a number, also "NaN" and the infinities; None if it is not a number."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
@@ -130,13 +131,13 @@ def as_number(value: Any) -> float | None:
 
 
 def strict_json(value: Any, where: str = "record") -> Any:
-    """Return `value` in types that strict JSON has.
+    """Return `value` in types of strict JSON.
 
     >>> strict_json({"loss": float("nan"), "folder": Path("runs")})
     {'loss': 'NaN', 'folder': 'runs'}
 
     Raises:
-        TypeError: there is no such form; `where` and the key are named.
+        TypeError: JSON cannot hold it; the message names `where` and the key.
     """
     if value is None or isinstance(value, str | bool | int):
         return value
@@ -150,7 +151,7 @@ def strict_json(value: Any, where: str = "record") -> Any:
         return {str(key): strict_json(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [strict_json(item, f"{where}[{index}]") for index, item in enumerate(value)]
-    if hasattr(value, "tolist"):  # tensors and numpy's numbers and arrays
+    if hasattr(value, "tolist"):  # tensors, numbers and arrays of numpy
         return strict_json(value.tolist(), where)
     raise TypeError(f"{where}: JSON cannot hold {value!r} ({type(value).__name__}); log a number or a text.")
 
@@ -159,8 +160,8 @@ class TensorBoardWriter:
     """Write numbers for TensorBoard into `folder`.
 
     Args:
-        purge_step: first step whose earlier points TensorBoard shall hide, since a resumed run
-            writes them anew.
+        purge_step: first step of which TensorBoard hides earlier points, because a resumed run writes
+            them again.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
@@ -169,38 +170,26 @@ class TensorBoardWriter:
         self._writer = SummaryWriter(str(folder), purge_step=purge_step)
 
     def add(self, values: Mapping[str, Any], step: int) -> None:
-        """Add a point at `step` for each number in `values`; what is no number has no curve."""
-        for name, value in strict_json(values).items():
-            number = as_number(value)
-            if number is not None:
-                self._writer.add_scalar(name, number, step)
-        self._writer.flush()  # or a kill would lose what its thread still holds
+        """Add a point at `step` for each number in `values`."""
+        for name, number in _numbers(strict_json(values)).items():
+            self._writer.add_scalar(name, number, step)
+        self._writer.flush()  # or a kill would lose the points that its thread holds
 
     def close(self) -> None:
         """Close the event file."""
         self._writer.close()
 
 
-class NumberWriter(Protocol):
-    """What else may be told a run's numbers."""
-
-    def add(self, values: Mapping[str, float], step: int) -> None:
-        """Take `values` of `step`."""
-
-    def close(self) -> None:
-        """Take no more."""
-
-
 class RunLog:
-    """The record of a run in `folder`: log.jsonl, and the same numbers for TensorBoard and others.
+    """The log of a run in `folder`: log.jsonl, and the same numbers for TensorBoard and others.
 
-    A line of log.jsonl holds "kind", "step", "time" (seconds since 1970), what `write` got as
-    `more`, and the values. The report draws its curves from it.
+    A line of log.jsonl holds "kind", "step", "time" (seconds since 1970), the `more` of `write`, and the
+    values. The report draws its curves from it.
 
     Args:
-        enabled: False, as on all ranks but the first, writes nothing and makes no file.
+        enabled: False, as on all ranks but the first, writes nothing and creates no file.
         tensorboard: False leaves TensorBoard out.
-        further: makes one more writer of numbers, with `add(values, step)` and `close()`.
+        further: creates one more writer of numbers, such as `WandbWriter`.
     """
 
     def __init__(
@@ -209,11 +198,11 @@ class RunLog:
         enabled: bool = True,
         *,
         tensorboard: bool = True,
-        further: Callable[[], NumberWriter] | None = None,
+        further: Callable[[], WandbWriter] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self._lines = JsonlWriter(self.folder / LOG_FILE) if enabled else None
-        self._wants_curves = enabled and tensorboard
+        self._has_curves = tensorboard
         self._curves: TensorBoardWriter | None = None
         self._purge_step: int | None = None
         self._further = further() if enabled and further is not None else None
@@ -224,10 +213,10 @@ class RunLog:
         Args:
             kind: "train", "valid", "test" or "note".
             step: optimizer steps done so far.
-            more: what the values belong to, such as ``epoch=3, split="val"``.
+            more: further keys of the line, such as ``epoch=3, split="val"``.
 
         Raises:
-            ValueError: an unknown kind, or a value whose name is taken by the line itself.
+            ValueError: an unknown kind, or a value with the name of another key of the line.
         """
         if kind not in KINDS:
             raise ValueError(f"No log line is of kind {kind!r}.{suggest(kind, KINDS)}")
@@ -239,16 +228,16 @@ class RunLog:
             return
         values = strict_json(values)
         self._lines.write({**head, **values})
-        group = more.get("split", kind)
-        named = {f"{group}/{name}": value for name, value in values.items()}
-        if self._wants_curves and values:
-            self._tensorboard().add(named, step)
+        named = {f"{more.get('split', kind)}/{name}": value for name, value in values.items()}
+        if self._has_curves and values:
+            if self._curves is None:
+                self._curves = TensorBoardWriter(self.folder / TENSORBOARD_FOLDER, self._purge_step)
+            self._curves.add(named, step)
         if self._further is not None:
-            numbers = {name: as_number(value) for name, value in named.items()}
-            self._further.add({name: value for name, value in numbers.items() if value is not None}, step)
+            self._further.add(_numbers(named), step)
 
     def resume_after(self, step: int, redone: Collection[str] = ()) -> None:
-        """Drop what is logged beyond `step`, where the resumed run goes on, and the `redone` kinds of it."""
+        """Drop the lines after `step`, where the run resumes, and those of the `redone` kinds at it."""
         if self._lines is None:
             return
         dropped = self._lines.truncate_after(step, redone)
@@ -257,7 +246,7 @@ class RunLog:
         self._hide_curves_after(step)
 
     def start_over(self) -> None:
-        """Set aside what an earlier attempt logged, of which no checkpoint is left to go on from."""
+        """Rename the log of an earlier attempt that left no checkpoint to resume from."""
         if self._lines is None:
             return
         previous = self._lines.start_over()
@@ -273,12 +262,9 @@ class RunLog:
 
     def close(self) -> None:
         """Close all files."""
-        if self._lines is not None:
-            self._lines.close()
-        if self._curves is not None:
-            self._curves.close()
-        if self._further is not None:
-            self._further.close()
+        for writer in (self._lines, self._curves, self._further):
+            if writer is not None:
+                writer.close()
 
     def __enter__(self) -> RunLog:
         return self
@@ -286,14 +272,14 @@ class RunLog:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _tensorboard(self) -> TensorBoardWriter:
-        if self._curves is None:
-            self._curves = TensorBoardWriter(self.folder / TENSORBOARD_FOLDER, self._purge_step)
-        return self._curves
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    numbers = {name: as_number(value) for name, value in values.items()}
+    return {name: number for name, number in numbers.items() if number is not None}
 
 
 def _cut_half_line(file: BinaryIO, path: Path) -> None:
-    """Cut `file` after its last line end, looking no further back than it must."""
+    """Truncate `file` after its last line end."""
     end = file.seek(0, os.SEEK_END)
     position, keep = end, 0
     while position > 0 and keep == 0:

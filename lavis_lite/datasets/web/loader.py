@@ -1,23 +1,26 @@
 """Batches from shards: each stream of a rank reads its own shards, and the streams take turns.
 
-Who reads what, in which order, is a function of (seed, epoch), the number of ranks and the number of
-workers alone. So an epoch can be entered at any batch: the samples before it are read but not
-decoded. Every rank makes equally many batches; one that has run out takes part with a filler.
+Which stream reads which shards in which order is a function of (seed, epoch), the number of ranks and the
+number of workers alone. So an epoch can be entered at any batch: a stream that has to start at its batch n
+reads the samples of the batches before, without decoding them, because the shuffle buffer draws from them
+and they may replace bad samples of later batches. Every rank yields equally many batches; one that has run
+out yields fillers.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, IterableDataset
 
+from lavis_lite.common.batch import BadSample, Batch
 from lavis_lite.common.config.schema import ConfigError
-from lavis_lite.common.distributed import FILLER, leave_signals_to_parent, start_workers
+from lavis_lite.common.distributed import leave_signals_to_parent, start_workers
 from lavis_lite.common.seeding import key_seed, seeded_scope
-from lavis_lite.datasets.loading import ATTEMPTS, BAD_SAMPLES, READ_ERRORS, BadSample, Policy
+from lavis_lite.datasets.loading import ATTEMPTS, READ_ERRORS, Finish, Policy
 from lavis_lite.datasets.web.dataset import WebDataset, check_usable
 from lavis_lite.datasets.web.index import INDEX_FILE
 from lavis_lite.datasets.web.shards import (
@@ -35,11 +38,15 @@ from lavis_lite.datasets.web.shards import (
 
 SPARE = 32  # samples kept to stand in for one that cannot be read
 MAX_SHUFFLE_BYTES = 512 << 20  # of the samples among which the next one is drawn
-# Keys of a batch on its way from the worker: what is logged once, and why there is no batch.
-_WARNINGS = "shard_warnings"
-_ERROR = "shard_error"
-
 logger = logging.getLogger(__name__)
+
+
+class _Message(NamedTuple):
+    """What a worker sends: a batch, warnings that are logged once, or why there is no batch."""
+
+    batch: Batch | None
+    warnings: list[str]
+    error: str = ""
 
 
 class WebTrainLoader:
@@ -68,7 +75,7 @@ class WebTrainLoader:
         drop_last: bool = True,
         policy: Policy = "replace",
         pin_memory: bool = False,
-        finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        finish: Finish | None = None,
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
@@ -122,7 +129,7 @@ class WebTrainLoader:
             raise ValueError("the samples of shards cannot be skipped")
         return self.batches_per_epoch
 
-    def epoch(self, epoch: int, first_batch: int = 0, skipped: int = 0) -> Iterator[dict[str, Any]]:
+    def epoch(self, epoch: int, first_batch: int = 0, skipped: int = 0) -> Iterator[Batch]:
         """Yield the batches of `epoch` from `first_batch` on.
 
         Raises:
@@ -130,27 +137,31 @@ class WebTrainLoader:
         """
         own = self._streams_of(self.rank)
         turns = self._turns([self._planned(epoch, stream) for stream in own])
-        skipped = [turns[:first_batch].count(worker) for worker in range(self.per_rank)]
+        starts = [turns[:first_batch].count(worker) for worker in range(self.per_rank)]
         readers = [
             start_workers(self._reader(epoch, stream, start))
-            for stream, start in zip(own, skipped, strict=True)
+            for stream, start in zip(own, starts, strict=True)
         ]
         for number in range(first_batch, self.batches_per_epoch):
             if number < len(turns):
-                yield {**self._checked(next(readers[turns[number]])), FILLER: False}
+                yield self._received(next(readers[turns[number]]))
             else:
-                batch = next(start_workers(self._reader(epoch, self._filling_stream(epoch, own), 0)))
-                yield {**self._checked(batch), FILLER: True, BAD_SAMPLES: []}
+                message = next(start_workers(self._reader(epoch, self._filling_stream(epoch, own), 0)))
+                yield Batch(self._received(message).samples, filler=True)
 
-    def _checked(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return a batch without the warnings that came with it, each of which is logged once."""
-        for warning in batch.pop(_WARNINGS, []):
+    def _received(self, message: _Message) -> Batch:
+        """Return the batch of a message, and log each warning once.
+
+        Raises:
+            ShardError: there is no batch.
+        """
+        for warning in message.warnings:
             if warning not in self._warnings:
                 self._warnings.add(warning)
                 logger.warning("%s", warning)
-        if _ERROR in batch:
-            raise ShardError(batch[_ERROR])
-        return batch
+        if message.batch is None:
+            raise ShardError(message.error)
+        return message.batch
 
     def _filling_stream(self, epoch: int, own: list[int]) -> int:
         """Return a stream that has a batch to lend, one of this rank's if possible."""
@@ -215,15 +226,15 @@ class _Stream(IterableDataset):
         self.notes: list[BadSample] = []
         self.warnings: list[str] = []
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[_Message]:
         try:
             yield from self._batches()
         except (*READ_ERRORS, MemoryError) as error:
             if self.policy == "raise":
                 raise
-            yield {_ERROR: str(error) or type(error).__name__, _WARNINGS: self.warnings}
+            yield _Message(None, self.warnings, str(error) or type(error).__name__)
 
-    def _batches(self) -> Iterator[dict[str, Any]]:
+    def _batches(self) -> Iterator[_Message]:
         spare: list[RawSample] = []
         samples = self._shuffled()
         for number in range(self.planned):
@@ -232,19 +243,19 @@ class _Stream(IterableDataset):
                 for _ in samples:  # an incomplete batch, or more than the index says; which is warned of
                     pass
             if number >= self.first_batch:
-                yield self._batch(raws, spare, number)
+                yield self._message(raws, spare, number)
             spare = (spare + raws)[-SPARE:]
 
-    def _batch(self, raws: list[RawSample], spare: list[RawSample], number: int) -> dict[str, Any]:
+    def _message(self, raws: list[RawSample], spare: list[RawSample], number: int) -> _Message:
         if not raws:  # fewer samples came than were counted
             raws = self._made_up(spare, number)
         items = [item for raw in raws if (item := self._item(raw, [*spare, *raws])) is not None]
-        batch = self.dataset.collater(items) if items else {}
+        samples = self.dataset.collater(items) if items else {}
         if items and self.finish is not None:
-            batch = self.finish(batch)
-        batch[BAD_SAMPLES], self.notes = self.notes, []
-        batch[_WARNINGS], self.warnings = self.warnings, []
-        return batch
+            samples = self.finish(samples)
+        message = _Message(Batch(samples, self.notes), self.warnings)
+        self.notes, self.warnings = [], []
+        return message
 
     def _made_up(self, spare: list[RawSample], number: int) -> list[RawSample]:
         """Return samples in place of a batch that did not come; note each of them as missing.

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_lite.common import distributed
-from lavis_lite.common.distributed import FILLER
+from lavis_lite.common.batch import FILLER
 from lavis_lite.common.seeding import key_seed
 from lavis_lite.models.blip_models.blip_outputs import (
     BlipIntermediateOutput,
