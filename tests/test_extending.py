@@ -52,3 +52,22 @@ def test_a_missing_import_is_one_message(folder):
     assert result.returncode == 1
     assert "no file 'nowhere.py'" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_model_and_a_builder_may_build_themselves_from_a_mapping_as_in_lavis(folder):
+    path = folder / "my_parts.py"
+    code = path.read_text(encoding="utf-8")
+    for head, line in (("class MyModel", "width"), ("class MyNumbers", "count")):
+        start = code.index("    @dataclass", code.index(head))
+        method = (
+            "    @classmethod\n"
+            "    def from_config(cls, cfg=None):\n"
+            f'        print("read by .get:", cfg.get("{line}"))\n'
+            "        return super().from_config(cfg)\n\n"
+        )
+        code = code[:start] + method + code[start:]
+    path.write_text(code, encoding="utf-8")
+    result = run(train_command(folder / "my_run.yaml"), cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "read by .get: 3" in result.stdout  # the width of the model
+    assert "read by .get: 8" in result.stdout  # the count of the builder

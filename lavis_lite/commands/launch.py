@@ -22,11 +22,12 @@ from lavis_lite.common import distributed
 from lavis_lite.common.checkpoint.store import CheckpointStore
 from lavis_lite.common.config.layering import ResolvedConfig, is_set, load_config
 from lavis_lite.common.config.saved import write_saved_config
-from lavis_lite.common.config.schema import ConfigError
+from lavis_lite.common.config.schema import ConfigError, to_plain
 from lavis_lite.common.logs.setup import setup_logging
 from lavis_lite.common.registry import registry
 from lavis_lite.common.run_folder import RunFolder
 from lavis_lite.common.seeding import seed_everything
+from lavis_lite.datasets.builders.base_builder import BaseDatasetBuilder
 from lavis_lite.models.base_model import BaseModel
 from lavis_lite.runners.precision import Precision
 from lavis_lite.runners.resuming import find_resume_point
@@ -153,11 +154,17 @@ def _build(
     """Build the data sets and the model, in that order."""
     seed_everything(config.run.seed)
     datasets = build_datasets(config, splits)
-    model = registry.get_model_class(config.arch)(config.model)
-    model.load_checkpoint_from_config()
+    model_class = registry.get_model_class(config.arch)
+    model = model_class.from_config(_form_for(model_class, BaseModel, config.model))
     task.prepare(model)
     logger.info("%s: %s parameters, on %s.", config.arch, model.show_n_params(), device)
     return datasets, model
+
+
+def _form_for(part: type, base: type, config: Any) -> Any:
+    """Return `config` as the `from_config` of `part` reads it: one that a plug-in wrote reads a mapping."""
+    inherited = part.from_config.__func__ is base.from_config.__func__  # type: ignore[attr-defined]
+    return config if inherited else to_plain(config)
 
 
 def _save_config(sections: Mapping[str, Any], model: BaseModel, folder: RunFolder) -> None:
@@ -186,7 +193,8 @@ def build_datasets(config: ResolvedConfig, splits: Sequence[str]) -> dict[str, l
     datasets: dict[str, list[Any]] = {split: [] for split in splits}
     known: set[str] = set()
     for name, settings in config.datasets.items():
-        builder = registry.get_builder_class(name)(settings)
+        builder_class = registry.get_builder_class(name)
+        builder = builder_class.from_config(_form_for(builder_class, BaseDatasetBuilder, settings))
         known.update(builder.splits())
         for split in datasets:
             if split in builder.splits():

@@ -67,13 +67,13 @@ class BaseModel(nn.Module):
         self.trained_steps: int | None = None  # of the loaded weights, if their file says
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Build from a mapping of `Config` fields, and load the weights that it names.
+    def from_config(cls, config: Mapping[str, Any] | Config) -> Self:
+        """Build from a mapping of `Config` fields or from a `Config`, and load the weights that it names.
 
         Raises:
             ConfigError: an unknown key or a value of the wrong type.
         """
-        model = cls(parse(cls.Config, config, where="model"))
+        model = cls(config if isinstance(config, cls.Config) else parse(cls.Config, config, where="model"))
         model.load_checkpoint_from_config()
         return model
 

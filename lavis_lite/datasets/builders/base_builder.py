@@ -93,13 +93,15 @@ class BaseDatasetBuilder:
         self.text_processors = {split: build_processor(config.text_processor.get(split)) for split in splits}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any] | None = None) -> Self:
-        """Build from a mapping of `Config` fields.
+    def from_config(cls, config: Mapping[str, Any] | Config | None = None) -> Self:
+        """Build from a mapping of `Config` fields or from a `Config`.
 
         Raises:
             ConfigError: an unknown key or a value of the wrong type.
         """
-        return cls(parse(cls.Config, config or {}, where=cls.__name__))
+        return cls(
+            config if isinstance(config, cls.Config) else parse(cls.Config, config or {}, where=cls.__name__)
+        )
 
     @property
     def name(self) -> str:
