@@ -1,4 +1,4 @@
-"""What captions images: any model with `generate`."""
+"""The captioner of a CapFilt job: any model with `generate`."""
 
 from __future__ import annotations
 

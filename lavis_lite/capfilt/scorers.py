@@ -1,4 +1,4 @@
-"""How well texts fit images: the contract of a scorer, and the scorers "blip", "clip" and "column"."""
+"""The contract of scorers, which rate how well texts fit images, and the built-in scorers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ScoreRequest:
 
     @property
     def counts(self) -> list[int]:
-        """How many texts each image has."""
+        """Number of texts of each image."""
         return [len(texts) for texts in self.texts]
 
 

@@ -103,7 +103,7 @@ class SelectionSettings:
 
 @dataclass
 class CapFiltSettings(SelectionSettings):
-    """How CapFilt cleans a crawl.
+    """Settings of CapFilt.
 
     Attributes:
         captions_per_image: synthetic texts to generate for each image.

@@ -58,7 +58,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Unit:
-    """What one worker does at a time: a tar shard, or a fixed number of images.
+    """A unit of work: a tar shard, or a fixed number of images.
 
     Attributes:
         name: of its files in the output.

@@ -1,4 +1,4 @@
-"""What a user is told about an output folder: counts, speed, remaining time, and what looks wrong."""
+"""Summary of an output folder for a person: counts, speed, remaining time, warnings."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the `lavis-lite` command does, one file a verb."""
+"""The verbs of the `lavis-lite` command, one file each."""

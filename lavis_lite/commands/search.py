@@ -139,7 +139,7 @@ def open_index(
 
 @dataclass(frozen=True)
 class ModelSource:
-    """How to load the model of an index; an empty checkpoint means the published weights."""
+    """The model of an index; an empty checkpoint means the published weights."""
 
     name: str
     model_type: str | None

@@ -1,4 +1,4 @@
-"""What loaders yield, a `Batch`, and what a task makes of it, a `StepOutput`."""
+"""`Batch`, which loaders yield, and `StepOutput`, which a task returns for it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BadSample:
 
 
 class Position(NamedTuple):
-    """Where a batch stands in the run.
+    """Position of a batch in the run.
 
     Attributes:
         epoch: number of the epoch, from 0.
@@ -78,7 +78,7 @@ class Batch:
 
 @dataclass
 class StepOutput:
-    """What a training step minimizes, and what the log shows.
+    """The loss of a training step, and numbers for the log.
 
     Attributes:
         loss: a mean over `weight` terms.

@@ -1,4 +1,4 @@
-"""How texts are generated, answers chosen and candidates ranked, defined once for all that use it."""
+"""Settings of generating, answering and ranking, for models, tasks and commands alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Settings = TypeVar("Settings", bound="DataclassInstance")
 
 @dataclass
 class GenerationSettings:
-    """How captions are generated.
+    """Settings of generating captions.
 
     Attributes:
         use_nucleus_sampling: sample (top-p) instead of searching with beams.
@@ -87,7 +87,7 @@ def generation_keys_set(config: Any) -> dict[str, Any]:
 
 @dataclass
 class AnswerSettings:
-    """How questions are answered.
+    """Settings of answering questions.
 
     Attributes:
         inference_method: "rank" takes the likeliest answer of a list, "generate" writes one freely.
@@ -111,7 +111,7 @@ class AnswerSettings:
 
 @dataclass
 class RankingSettings:
-    """How the images and texts of a split are ranked against each other.
+    """Settings of ranking the images and texts of a split against each other.
 
     Attributes:
         k_test: candidates of each image and of each text that the matching head re-ranks; all of them

@@ -1,4 +1,4 @@
-"""How diverse a collection of texts is."""
+"""Diversity of a collection of texts."""
 
 from __future__ import annotations
 

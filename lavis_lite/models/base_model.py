@@ -47,7 +47,7 @@ class BaseModel(nn.Module):
 
     @dataclass
     class Config:
-        """Where weights come from: finetuned ones if asked for, else pretrained ones if asked for.
+        """Sources of weights: finetuned ones if asked for, else pretrained ones if asked for.
 
         Attributes:
             load_finetuned: load the weights at `finetuned`, if it is set.

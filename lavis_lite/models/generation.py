@@ -21,7 +21,7 @@ IMPOSSIBLE = -1.0e9
 
 
 class Decoder(Protocol):
-    """What the searches call."""
+    """Interface that the searches call."""
 
     def prefill(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
         """Return logits (rows, vocab) after right-padded prompts (rows, longest)."""

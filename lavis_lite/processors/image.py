@@ -20,7 +20,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class _ImageProcessor(BaseProcessor):
-    """What both image processors share: the size and the normalization."""
+    """Base of the image processors: size and normalization."""
 
     @dataclass
     class Config(BaseProcessor.Config):

@@ -15,7 +15,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _TextProcessor(BaseProcessor):
-    """What both text processors share: the limit on words."""
+    """Base of the text processors: the limit on words."""
 
     @dataclass
     class Config(BaseProcessor.Config):

@@ -17,7 +17,7 @@ from lavis_lite.processors.image import CLIP_MEAN, CLIP_STD
 
 
 class _VideoProcessor(BaseProcessor):
-    """What both video processors share: the frames' number and size, and the normalization."""
+    """Base of the video processors: number and size of the frames, and normalization."""
 
     @dataclass
     class Config(BaseProcessor.Config):

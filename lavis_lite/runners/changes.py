@@ -14,7 +14,7 @@ SHOWN = 8
 
 
 class Fate(Enum):
-    """What a resumed run does about a changed setting."""
+    """Reaction of a resumed run to a changed setting."""
 
     REFUSE = "the weights or the state of the optimizer do not fit it"
     NEW_FOLDER_ONLY = "it decides what the run is trained on, and in which order"

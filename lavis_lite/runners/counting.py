@@ -13,7 +13,7 @@ from lavis_lite.runners.state import TrainState
 
 
 class RunCounter:
-    """What a runner counts; `runner_iter` cuts a run into other segments.
+    """Counts of a runner; `runner_iter` cuts a run into other segments.
 
     Attributes:
         config: the ``run`` section.

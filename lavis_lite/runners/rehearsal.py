@@ -47,7 +47,7 @@ NEVER_NONE = ("image", "text_input", "answer", "label")
 
 @dataclass
 class Rehearsal:
-    """What to rehearse.
+    """The parts of a run, and a trial of them before the first step.
 
     Attributes:
         task, model: as the run will use them; copies are used here.

@@ -1,4 +1,4 @@
-"""How a model trains: in one process, as a whole copy on each rank (DDP), or in parts over the ranks (FSDP2).
+"""Strategies of training: one process, a copy on each rank (DDP), parts over the ranks (FSDP2).
 
 The runner, the tasks and the checkpoints know one whole model. A strategy leads from it to what is
 trained, and back.

@@ -111,7 +111,7 @@ class ImageIndex:
         _warn_each("%s Add the images again to repair the index.", self.store.damage)
 
     def __len__(self) -> int:
-        """How many images can be found."""
+        """Number of images in the index."""
         return len(self.store.rows)
 
     @property

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 @dataclass
 class RunConfig:
-    """How to run. Keys have LAVIS's names where LAVIS has them."""
+    """The run section. Keys have LAVIS's names where LAVIS has them."""
 
     task: str = "captioning"
     """Registered name of the task."""
@@ -53,7 +53,7 @@ class RunConfig:
     freeze: list[str] = field(default_factory=list)
     """Parts of the model that are not trained."""
     unfreeze_last_vision_layers: int = 0
-    """How many of the last blocks of a frozen vision transformer are trained after all."""
+    """Number of last blocks of a frozen vision transformer that are trained nevertheless."""
 
     max_epoch: int = 5
     """Epochs of runner_base."""

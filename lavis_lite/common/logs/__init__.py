@@ -1,1 +1,1 @@
-"""What a run says: log lines, metrics, progress."""
+"""Log lines, metrics and progress of a run."""

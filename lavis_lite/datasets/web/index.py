@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class IndexEntry(NamedTuple):
-    """What an index says of a shard; `size` in bytes."""
+    """Entry of a shard in an index; `size` in bytes."""
 
     samples: int
     size: int | None = None

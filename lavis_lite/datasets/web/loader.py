@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Message(NamedTuple):
-    """What a worker sends: a batch, warnings that are logged once, or why there is no batch."""
+    """A message from a worker: a batch, warnings to log once, or why there is no batch."""
 
     batch: Batch | None
     warnings: list[str]
@@ -110,7 +110,7 @@ class WebTrainLoader:
 
     @property
     def layout(self) -> dict[str, Any]:
-        """What must be equal for a batch's number to mean the same place in the data."""
+        """Values that must be equal for a batch number to mean the same position in the data."""
         size = self.dataset.size
         if self.dataset.resampled:
             return {"samples": size, "global_batch": self.batch_size * self.world_size, "resampled": True}

@@ -57,7 +57,7 @@ class Shard:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a file of this machine."""
+        """True for a local file."""
         return not self.name.startswith(REMOTE) and not is_pipe(self.name)
 
 

@@ -60,7 +60,7 @@ class ByteSource:
 
     @property
     def is_seekable(self) -> bool:
-        """Whether `go_to` may be called."""
+        """True if `go_to` may be called."""
         return self._size is not None
 
     def read(self, count: int) -> bytes:

@@ -184,7 +184,7 @@ class BlipBase(BaseModel):
 
     @property
     def text_padding(self) -> Literal["longest", "max_length"]:
-        """How far the texts of a training batch are padded."""
+        """Padding of the texts of a training batch."""
         return "longest"
 
     @property

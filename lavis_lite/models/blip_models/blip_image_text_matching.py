@@ -1,4 +1,4 @@
-"""How well texts fit images: by the matching head, or by the similarity of their embeddings."""
+"""Scores of how well texts fit images: from the matching head or from embeddings."""
 
 from __future__ import annotations
 

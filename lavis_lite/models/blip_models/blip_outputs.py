@@ -1,4 +1,4 @@
-"""What the BLIP models return; fields can be read as attributes or as keys."""
+"""Outputs of the BLIP models; fields can be read as attributes or as keys."""
 
 from __future__ import annotations
 

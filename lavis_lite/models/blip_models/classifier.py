@@ -1,4 +1,4 @@
-"""What BLIP's classifiers share: a head on the first token of a text that is read with its images."""
+"""Base of BLIP's classifiers: a head on the first token of a text that is read with its images."""
 
 from __future__ import annotations
 

@@ -303,7 +303,7 @@ class BlipContrastive(BlipMatcher):
 
     @property
     def text_padding(self) -> Literal["longest", "max_length"]:
-        """How far texts are padded: ranks that exchange texts need the same length."""
+        """Padding of texts: ranks that exchange texts need the same length."""
         return "max_length" if self._exchanges_negatives else "longest"
 
     @property

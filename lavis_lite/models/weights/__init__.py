@@ -1,1 +1,1 @@
-"""Where weights and vocabularies come from, and models built by name."""
+"""Sources of weights and vocabularies, and models built by name."""
