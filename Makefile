@@ -31,7 +31,7 @@ test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 test-fast: install
-	$(BIN)/python -m pytest -m "not slow" -q
+	$(BIN)/python -m pytest -m "not slow" -q --numprocesses 2 --dist loadscope
 
 # The fast tests with the lowest version of every dependency that pyproject.toml allows.
 test-lowest:
