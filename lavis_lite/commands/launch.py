@@ -163,6 +163,7 @@ def _build(
 
 def _form_for(part: type, base: type, config: Any) -> Any:
     """Return `config` as the `from_config` of `part` reads it: one that a plug-in wrote reads a mapping."""
+    # `type` has no from_config: both bases of parts, models and data set builders, have one.
     inherited = part.from_config.__func__ is base.from_config.__func__  # type: ignore[attr-defined]
     return config if inherited else to_plain(config)
 

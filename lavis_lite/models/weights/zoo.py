@@ -132,7 +132,7 @@ def load_model_and_preprocess(
 ) -> WithProcessors[BlipClassification]: ...
 @overload
 def load_model_and_preprocess(
-    name: Literal["blip_feature_extractor"], model_type: str | None, *args: Any, **options: Any
+    name: Literal["blip_feature_extractor"], *args: Any, **options: Any
 ) -> WithProcessors[BlipFeatureExtractor]: ...
 @overload
 def load_model_and_preprocess(
